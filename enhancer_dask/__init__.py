@@ -1,0 +1,45 @@
+"""Enhancer-gene links from single-cell multiome data, computed chunk by chunk with Dask.
+
+>>> import enhancer_dask as ed
+>>> sorted(ed.__all__)
+['candidate_pairs', 'candidates', 'cluster', 'ingest', 'open_store', 'run', 'scent', 'simulate_multiome']
+
+Names are loaded when first used, so that importing the package is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from enhancer_dask._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from enhancer_dask.cluster import cluster as cluster
+    from enhancer_dask.io.ingest import ingest as ingest
+    from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
+    from enhancer_dask.links.candidates import candidates as candidates
+    from enhancer_dask.links.scent import scent as scent
+    from enhancer_dask.pipeline import run as run
+    from enhancer_dask.simulate.multiome import simulate_multiome as simulate_multiome
+    from enhancer_dask.stores import open_store as open_store
+
+_WHERE = {
+    "candidate_pairs": "enhancer_dask.links.candidates",
+    "candidates": "enhancer_dask.links.candidates",
+    "cluster": "enhancer_dask.cluster",
+    "ingest": "enhancer_dask.io.ingest",
+    "open_store": "enhancer_dask.stores",
+    "run": "enhancer_dask.pipeline",
+    "scent": "enhancer_dask.links.scent",
+    "simulate_multiome": "enhancer_dask.simulate.multiome",
+}
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

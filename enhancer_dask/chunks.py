@@ -1,0 +1,246 @@
+"""Run numbered chunks of work as Dask tasks, each leaving one part file; stop and go on at any time.
+
+A chunk's task is a plain function that returns a table. The part is written under a temporary name and renamed,
+so a part that exists is whole. The manifest beside the parts says with which parameters they are made. The driver
+holds a window of chunks in flight and one byte per chunk, however many chunks there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from distributed import Client, Future, as_completed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from enhancer_dask._version import __version__
+from enhancer_dask.errors import ChunkError, EnhancerDaskError, StoreError
+from enhancer_dask.io.files import staged
+from enhancer_dask.io.tables import check_params, read_meta, with_meta, write_parquet
+
+MANIFEST = "manifest.json"
+TABLES_AHEAD = 2  # chunks in flight per thread, so that no worker waits for the driver
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What one call of :func:`run` did."""
+
+    n_chunks: int
+    """Chunks of the whole work."""
+    n_found: int
+    """Chunks whose parts were there already."""
+    n_computed: int
+    """Chunks computed now."""
+    seconds: float
+    """Wall time of this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work cut into numbered chunks."""
+
+    stage: str
+    """Name, shown with the progress bar."""
+    task: Callable[..., pd.DataFrame]
+    """Computes one chunk from its arguments; importable by the workers."""
+    arguments: Callable[[int], tuple[Any, ...]]
+    """Arguments of chunk ``i``: indices and names, nothing large."""
+    n_chunks: int
+    """Chunks are numbered 0 to ``n_chunks - 1``; their tables follow each other in that order."""
+    params: Mapping[str, Any]
+    """Everything the result depends on, as JSON values."""
+    layout: Mapping[str, Any]
+    """How the work is cut; changes no result, yet parts of different cuts cannot be mixed."""
+    folder: Path
+    """Where manifest and parts are."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Content of the manifest."""
+        # a JSON round trip makes it comparable with what is read back
+        text = json.dumps({**self.params, **self.layout, "n_chunks": self.n_chunks, "software": __version__})
+        return dict(json.loads(text))
+
+    @property
+    def signature(self) -> str:
+        """Short hash of the manifest; every part carries it."""
+        return hashlib.blake2b(json.dumps(self.manifest, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def part(self, index: int) -> Path:
+        """File of one chunk."""
+        return self.folder / f"part-{index:08d}.parquet"
+
+
+def _execute(work_task: Callable[..., pd.DataFrame], part: Path, meta: dict[str, Any], args: tuple[Any, ...]) -> int:
+    """One chunk on a worker: compute, write the part, return its number of rows."""
+    table = work_task(*args)
+    write_parquet(table, part, meta=meta)
+    return len(table)
+
+
+def run(
+    work: Work, client: Client, *, retries: int = 2, window: int | None = None, progress: bool = True
+) -> RunSummary:
+    """Compute the chunks whose parts are missing.
+
+    Parameters
+    ----------
+    work : Work
+    client : distributed.Client
+        Any cluster; it may grow and shrink meanwhile.
+    retries : int
+        Times a chunk that raises is tried again.
+    window : int, optional
+        Chunks in flight at most; by default twice the threads of the cluster, followed as it changes.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    ResumeError
+        If the folder holds parts made with other parameters; names the first that differs.
+    ChunkError
+        If chunks still fail after their retries. All others are finished by then.
+    KeyboardInterrupt
+        Passed on after the chunks in flight were cancelled; finished parts stay.
+    """
+    begin = time.monotonic()
+    _claim(work)
+    missing = np.fromiter((not work.part(i).exists() for i in range(work.n_chunks)), bool, work.n_chunks)
+    pending = (int(i) for i in np.flatnonzero(missing))
+    n_found = work.n_chunks - int(missing.sum())
+    meta = {"signature": work.signature}
+    failed: list[tuple[int, BaseException]] = []
+    flying: dict[Future, int] = {}
+
+    def submit(index: int) -> Future:
+        future: Future = client.submit(
+            _execute,
+            work.task,
+            work.part(index),
+            meta,
+            work.arguments(index),
+            key=f"{work.stage}-{work.signature}-{index}-{time.monotonic_ns()}",
+            retries=retries,
+            pure=False,
+        )
+        flying[future] = index
+        return future
+
+    def room() -> int:
+        return (window or max(4, TABLES_AHEAD * sum(client.nthreads().values()))) - len(flying)
+
+    with _progress_bar(progress) as bar:
+        shown = bar.add_task(work.stage, total=work.n_chunks, completed=n_found)
+        queue = as_completed([submit(i) for i in islice(pending, room())], loop=client.loop)
+        try:
+            for future in queue:
+                index = flying.pop(future)
+                if future.status == "finished":
+                    bar.advance(shown)
+                else:
+                    failed.append((index, _reason(future)))
+                del future
+                queue.update([submit(i) for i in islice(pending, max(0, room()))])
+        except BaseException:
+            client.cancel(list(flying), force=True)
+            raise
+    if failed:
+        index, error = min(failed, key=lambda f: f[0])
+        raise ChunkError(
+            f"{work.stage}: {len(failed)} of {work.n_chunks} chunks failed, the others are finished and kept. "
+            f"First: chunk {index}: {error if isinstance(error, EnhancerDaskError) else repr(error)}"
+        ) from error
+    return RunSummary(work.n_chunks, n_found, int(missing.sum()), time.monotonic() - begin)
+
+
+def _reason(future: Future) -> BaseException:
+    if future.status == "cancelled":
+        return RuntimeError("cancelled")
+    error = future.exception()
+    return error if isinstance(error, BaseException) else RuntimeError(str(error))
+
+
+def _claim(work: Work) -> None:
+    """Make the folder and its manifest, or check that the manifest there is ours."""
+    path = work.folder / MANIFEST
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError as err:
+            raise StoreError(f"{path}: damaged, not a manifest ({err})") from err
+        check_params(work.folder, there, work.manifest)
+        return
+    with staged(path) as file:
+        file.write_text(json.dumps(work.manifest, indent=1))
+
+
+def _progress_bar(show: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=not show)
+
+
+def tables(work: Work, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The parts in order, one at a time.
+
+    Raises
+    ------
+    StoreError
+        If a part is missing, damaged or made with other parameters.
+    """
+    for index in range(work.n_chunks):
+        part = work.part(index)
+        if not part.exists():
+            raise StoreError(f"{part}: this part is missing; run the same command again")
+        if read_meta(part).get("signature") != work.signature:
+            raise StoreError(f"{part}: made with other parameters than {work.folder / MANIFEST}; delete this part")
+        try:
+            yield pq.read_table(part, columns=columns)
+        except (OSError, pa.ArrowException) as err:
+            raise StoreError(f"{part}: damaged ({str(err).splitlines()[0]}); delete this part and run again") from err
+
+
+def merge(work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table]) -> None:
+    """Join all parts into one table and remove them; ``finish`` sees each part with its first row's number."""
+    row, writer = 0, None
+    with staged(out) as file:
+        try:
+            for table in tables(work):
+                done = with_meta(finish(table, row), {"params": dict(work.params)})
+                if writer is None:
+                    writer = pq.ParquetWriter(file, done.schema, compression="zstd")
+                writer.write_table(done)
+                row += len(table)
+        finally:
+            if writer is not None:
+                writer.close()
+    shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def discard(work: Work, out: Path) -> None:
+    """Delete the result and the parts of earlier runs."""
+    out.unlink(missing_ok=True)
+    shutil.rmtree(work.folder, ignore_errors=True)

@@ -1,0 +1,246 @@
+"""``enhancer-dask``: one thin command per stage. Results go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from enhancer_dask._version import __version__
+from enhancer_dask.errors import EnhancerDaskError, InputError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Enhancer-gene links from single-cell multiome data, computed chunk by chunk with Dask.",
+)  # fmt: skip
+
+Profile = Annotated[str, typer.Option(help="Profile of cluster.yaml: where the chunks run.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("--cluster", help="File of profiles [default: ./cluster.yaml if there]")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result made with other parameters.")]
+Tsv = Annotated[bool, typer.Option("--tsv", help="Write the table also as .tsv.gz.")]
+ShowProgress = Annotated[bool, typer.Option("--progress/--no-progress", help="Progress bar on standard error.")]
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _warn(message: str) -> None:
+    _say(f"warning: {message}")
+
+
+def _result(values: dict[str, Any]) -> None:
+    typer.echo(json.dumps(values))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _cluster(profile: str, config: Path | None) -> Callable[[], AbstractContextManager[Client]]:
+    """Check the profile now, start it when there is work."""
+    from enhancer_dask.cluster import cluster, read_profile
+
+    read_profile(profile, config)
+    return lambda: cluster(profile, config)
+
+
+@app.command()
+def ingest(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="10x multiome .h5 or .h5mu; name=path for samples.")
+    ],
+    out: Annotated[Path, typer.Option(help="Store to write (.zarr).")],
+    cells: Annotated[
+        Path | None, typer.Option(help="Table with columns barcode, celltype, nUMI, percent.mito, ...")
+    ] = None,
+    gtf: Annotated[Path | None, typer.Option(help="Gene coordinates, plain or .gz.")] = None,
+    assembly: Annotated[str, typer.Option(help="Name of the genome assembly, kept with the store.")] = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a multiome experiment to a chunked Zarr store."""
+    from enhancer_dask.io.ingest import ingest as run_ingest
+
+    store = run_ingest(list(inputs), out, cells=cells, gtf=gtf, assembly=assembly, overwrite=overwrite)
+    report = dict(store.attrs["report"])
+    for warning in report.pop("warnings"):
+        _warn(warning)
+    _result({"store": str(out), **{f"n_{dim}s": size for dim, size in store.sizes.items()}, **report})
+
+
+@app.command()
+def candidates(
+    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    out: Annotated[Path, typer.Option(help="Table of pairs to write (.parquet); BED files go beside it.")],
+    window: Annotated[int, typer.Option(help="Extension of the gene body on each side, bp.")] = 500_000,
+    anchor: Annotated[
+        str, typer.Option(help="overlap (any overlap with the extended gene body), centre (of the peak) or tss.")
+    ] = "overlap",
+    min_fraction: Annotated[
+        float, typer.Option(help="Least share of all cells in which gene and peak are non-zero.")
+    ] = 0.05,
+    gene: Annotated[list[str] | None, typer.Option(help="Only this gene; may be repeated.")] = None,
+    tsv: Tsv = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pair genes with the peaks near them."""
+    from enhancer_dask.io.tables import write_tsv
+    from enhancer_dask.links.candidates import candidates as run_candidates
+
+    pairs = run_candidates(
+        store, out, window=window, anchor=anchor, min_fraction=min_fraction, genes=gene, overwrite=overwrite  # type: ignore[arg-type]  # checked inside
+    )  # fmt: skip
+    if tsv:
+        write_tsv(pairs, out.with_suffix(".tsv.gz"))
+    _result(
+        {
+            "pairs": str(out),
+            "n_pairs": len(pairs),
+            "n_genes": pairs["gene"].nunique(),
+            "n_peaks": pairs["peak"].nunique(),
+        }
+    )
+
+
+@app.command()
+def scent(
+    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    pairs: Annotated[Path, typer.Option(help="Table with columns gene, peak (csv, tsv, parquet).")],
+    out: Annotated[Path, typer.Option(help="Table of links to write (.parquet).")],
+    celltype: Annotated[list[str] | None, typer.Option(help="Cell type; may be repeated.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All cell types.")] = False,
+    covariates: Annotated[
+        str, typer.Option(help="Comma-separated terms: columns of the cells, log(column), ...")
+    ] = "log(nUMI),percent.mito",
+    offset: Annotated[str | None, typer.Option(help="Term with coefficient 1, for instance log(nUMI).")] = None,
+    engine: Annotated[str, typer.Option(help="Refit engine of the bootstrap.")] = "exact",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same table.")] = 0,
+    binarise: Annotated[
+        bool, typer.Option("--binarise/--no-binarise", help="Open or closed, or the peak's count.")
+    ] = True,
+    min_fraction: Annotated[
+        float, typer.Option(help="Share of the type's cells that gene and peak must exceed.")
+    ] = 0.05,
+    max_resamples: Annotated[
+        int, typer.Option(min=100, help="Leave out the rungs of the ladder beyond this.")
+    ] = 50_000,
+    chunk_pairs: Annotated[int, typer.Option(min=1, help="Pairs per chunk, about.")] = 64,
+    profile: Profile = "local",
+    cluster: ClusterFile = None,
+    tsv: Tsv = False,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Poisson links between genes and peaks with bootstrap p-values. Running it again finishes what is missing."""
+    if every == bool(celltype):
+        raise InputError("name cell types with --celltype, or give --all (one of the two)")
+    client = _cluster(profile, cluster)
+    from enhancer_dask.io.tables import write_tsv
+    from enhancer_dask.links.scent import scent as run_scent
+    from enhancer_dask.stats.bootstrap import up_to
+
+    links = run_scent(
+        store, pairs, celltype=celltype or None, covariates=covariates, offset=offset, engine=engine, seed=seed,
+        binarise=binarise, min_fraction=min_fraction, ladder=up_to(max_resamples), out=out, client=client,
+        chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=_warn,
+    )  # fmt: skip
+    if tsv:
+        write_tsv(links, out.with_suffix(".tsv.gz"))
+    status = {str(name): int(n) for name, n in links["status"].value_counts().items()}
+    _result({"links": str(out), "n_pairs": len(links), "n_fdr_10": int((links["fdr"] < 0.1).sum()), "status": status})
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What goes in and with which settings.")],
+    profile: Profile = "local",
+    cluster: ClusterFile = None,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ingest, candidates, SCENT; stages whose output is there and valid are skipped."""
+    client = _cluster(profile, cluster)
+    from enhancer_dask.config import load_config
+    from enhancer_dask.pipeline import run as run_pipeline
+
+    _result(run_pipeline(load_config(config), client=client, progress=progress, overwrite=overwrite, say=_say).asdict())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for input and results.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    profile: Profile = "local",
+    cluster: ClusterFile = None,
+    progress: ShowProgress = True,
+) -> None:
+    """Simulate a multiome with known links, run everything, compare with the truth."""
+    client = _cluster(profile, cluster)
+    from rich.console import Console
+    from rich.table import Table
+
+    from enhancer_dask.demo import demo as run_demo
+
+    result, comparison = run_demo(out, client=client, seed=seed, progress=progress, say=_say)
+    shown = Table(
+        "cell type",
+        "pairs",
+        "tested",
+        "true",
+        "found",
+        "correct",
+        "precision",
+        "recall",
+        title="Links at FDR < 0.1 against the truth",
+    )
+    for row in comparison.itertuples():
+        counts = (row.n_candidates, row.n_tested, row.n_true, row.n_found, row.n_correct)
+        shown.add_row(row.celltype, *map(str, counts), f"{row.precision:.2f}", f"{row.recall:.2f}")
+    console = Console()
+    console.print(shown)
+    for label, path in (("links", result.links), ("candidates", result.pairs), ("store", result.store)):
+        console.print(f"{label:10} {path}", soft_wrap=True, highlight=False)
+    console.print(f"{'truth':10} {out / 'input' / 'truth.tsv'}", soft_wrap=True, highlight=False)
+    console.print(f"again:     enhancer-dask run {out / 'run.yaml'}", soft_wrap=True, highlight=False)
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit code, an interruption a friendly word."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except EnhancerDaskError as err:
+        _say(f"error: {err}")
+        sys.exit(err.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; what is finished is kept, the same command again does the rest")
+        sys.exit(130)
+    except OSError as err:
+        _say(f"error: {err.filename or 'system'}: {err.strerror or err}")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Foreign files to arrays and tables, and back. Knows no statistics."""

@@ -1,0 +1,1 @@
+"""Enhancer-gene links: candidates and the models that test them."""

@@ -1,0 +1,1 @@
+"""Simulated data with known truth, for the demo, the tests and the benchmarks."""

@@ -1,0 +1,1 @@
+"""Pure numerics: NumPy and Numba in, arrays out. No files, no Dask, no pandas."""
