@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from distributed import Client, Future, as_completed
+from distributed import Client, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -128,10 +128,10 @@ def run(
     n_found = work.n_chunks - int(missing.sum())
     meta = {"signature": work.signature}
     failed: list[tuple[int, BaseException]] = []
-    flying: dict[Future, int] = {}
+    flying: dict[Any, int] = {}
 
-    def submit(index: int) -> Future:
-        future: Future = client.submit(
+    def submit(index: int) -> Any:
+        future = client.submit(
             _execute,
             work.task,
             work.part(index),
@@ -171,7 +171,7 @@ def run(
     return RunSummary(work.n_chunks, n_found, int(missing.sum()), time.monotonic() - begin)
 
 
-def _reason(future: Future) -> BaseException:
+def _reason(future: Any) -> BaseException:
     if future.status == "cancelled":
         return RuntimeError("cancelled")
     error = future.exception()

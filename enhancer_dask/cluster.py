@@ -137,15 +137,16 @@ def client_or_threads(client: ClientSource | None) -> Iterator[Client]:
 
     Threads need no ``if __name__ == "__main__"`` in the user's script and start at once.
     """
-    if client is not None and not isinstance(client, Client):
+    if isinstance(client, Client):
+        yield client
+    elif client is not None:
         with client() as opened:
             yield opened
-        return
-    if client is None:
+    else:
         try:
-            client = default_client()
+            current = default_client()
         except ValueError:
             with LocalCluster(processes=False, n_workers=1, dashboard_address=None) as local, Client(local) as own:
                 yield own
-            return
-    yield client
+        else:
+            yield current

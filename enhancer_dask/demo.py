@@ -22,13 +22,13 @@ COVARIATES = ["log(nUMI)", "percent.mito", "log(nATAC)"]
 def write_demo(folder: Path, *, seed: int = 0) -> Path:
     """Write the demo's input and its run.yaml; returns the path of the latter."""
     paths = write_simulation(simulate_multiome(seed=seed), folder / "input")
+    relative = {name: os.path.relpath(path, folder) for name, path in paths.items()}
     config = {
         "out": "results",
-        "ingest": {key: os.path.relpath(paths[name], folder) for key, name in (("cells", "cells"), ("gtf", "gtf"))},
+        "ingest": {"inputs": [relative["multiome"]], "cells": relative["cells"], "gtf": relative["gtf"]},
         "scent": {"celltypes": CELLTYPES, "covariates": COVARIATES, "seed": seed},
         "tsv": True,
     }
-    config["ingest"] = {"inputs": [os.path.relpath(paths["multiome"], folder)], **config["ingest"]}
     file = folder / "run.yaml"
     file.write_text(
         "# Written by `enhancer-dask demo`; run it again with `enhancer-dask run run.yaml`.\n"

@@ -25,7 +25,8 @@ from scipy import sparse
 from enhancer_dask import stores
 from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, ResumeError
-from enhancer_dask.io import annotation, cells as cell_tables
+from enhancer_dask.io import annotation
+from enhancer_dask.io import cells as cell_tables
 from enhancer_dask.io.files import staged
 from enhancer_dask.io.multiome import MODALITIES, Block, MultiomeSource, concatenate, open_multiome
 
@@ -299,8 +300,8 @@ def _checked(block: Block, source: MultiomeSource) -> sparse.csr_array:
         feature = source.features[block.modality]["name"].iloc[int(counts.indices[k])]
         kind = "negative" if data[k] < 0 else "fractional" if np.isfinite(data[k]) else "missing"
         raise InputError(
-            f"{source.label}: {block.modality} has {kind} counts (first: {data[k]} in cell "
-            f"{source.barcodes[block.modality][block.start + cell]!r}, {feature!r}); want raw counts, not normalised values"
+            f"{source.label}: {block.modality} has {kind} counts (first: {data[k]} of {feature!r} in cell "
+            f"{source.barcodes[block.modality][block.start + cell]!r}); want raw counts, not normalised values"
         )
     clean = sparse.csr_array((data.astype(np.uint32), counts.indices, counts.indptr), shape=counts.shape)
     clean.sum_duplicates()
@@ -313,7 +314,7 @@ def _write_counts(
 ) -> None:
     """Second pass: one column of chunks after the other."""
     largest = tallies[f"{modality}_max"]
-    dtype = next(t for t in (SMALLEST[modality], np.uint16, np.uint32) if largest <= np.iinfo(t).max)
+    dtype = np.promote_types(SMALLEST[modality], np.min_scalar_type(largest))
     array = stores.create_counts(group, modality, (n_rows, n_cells), dtype)
     for c in range(-(-n_cells // stores.CELL_CHUNK)):
         first = c * stores.CELL_CHUNK

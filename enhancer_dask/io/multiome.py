@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,7 +58,7 @@ class MultiomeSource:
     """Reads the counts once from start to end."""
 
 
-def parse_intervals(names: Sequence[str]) -> pd.DataFrame:
+def parse_intervals(names: Iterable[str]) -> pd.DataFrame:
     """chrom, start, end from names like ``chr1:100-200``, ``chr1-100-200`` or ``chr1_100_200``, as written.
 
     Names of another form get chrom "" and start, end -1.

@@ -35,7 +35,7 @@ def read_table(path: str | Path, *, required: tuple[str, ...] = (), text: tuple[
     if not path.exists():
         raise InputError(f"{path}: no such file")
     ending = "".join(s for s in path.suffixes[-2:] if s in {".csv", ".tsv", ".txt", ".gz", ".parquet"})
-    types = {name: str for name in text}
+    types = dict.fromkeys(text, str)
     try:
         if ending == ".parquet":
             table = pd.read_parquet(path)
@@ -111,6 +111,8 @@ def check_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
             raise InputError(
                 f"{label}: column {name!r} is empty in {empty.sum()} rows (first: row {empty.argmax() + 1})"
             )
+    if table.empty:
+        raise InputError(f"{label}: the table is empty")
     return table[["gene", "peak"]].astype(str).reset_index(drop=True)
 
 

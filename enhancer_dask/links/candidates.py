@@ -72,7 +72,8 @@ def candidate_pairs(
             )
     if len(genes) and len(peaks) and not set(genes["chrom"]) & set(peaks["chrom"]):
         raise InputError(
-            f"genes and peaks share no chromosome: genes have {genes['chrom'].iloc[0]!r}, peaks {peaks['chrom'].iloc[0]!r}"
+            f"genes and peaks share no chromosome: genes have {genes['chrom'].iloc[0]!r}, "
+            f"peaks {peaks['chrom'].iloc[0]!r}"
         )
     near = bioframe.overlap(
         _extended(genes, window, anchor),

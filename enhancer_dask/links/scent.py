@@ -226,7 +226,12 @@ def plan(
         part = slice(bounds[block], bounds[block + 1])
         return (store.path, store.fingerprint, celltype, gene[part], peak[part], covariates, offset, options)
 
-    params = {"stage": "scent", "store": store.fingerprint, "pairs": digest, "celltypes": list(celltypes)}
+    params: dict[str, Any] = {
+        "stage": "scent",
+        "store": store.fingerprint,
+        "pairs": digest,
+        "celltypes": list(celltypes),
+    }
     params |= {"covariates": list(covariates), "offset": offset, **options}
     params["ladder"] = [list(rung) for rung in options["ladder"]]
     return chunks.Work(
@@ -240,7 +245,7 @@ def block_bounds(gene: NDArray[np.integer], size: int) -> NDArray[np.int64]:
     Examples
     --------
     >>> block_bounds(np.array([0, 0, 1, 2, 2, 2, 2, 3]), 3)
-    array([0, 3, 6, 7, 8])
+    array([0, 3, 6, 8])
     """
     ends = np.append(np.flatnonzero(np.diff(gene)) + 1, len(gene))
     bounds = [0]
@@ -255,11 +260,11 @@ def block_bounds(gene: NDArray[np.integer], size: int) -> NDArray[np.int64]:
 
 
 def _rows(store: MultiomeStore, pairs: pd.DataFrame, kind: str) -> NDArray[np.int64]:
-    rows = pd.Index(store.column(kind)).get_indexer(pd.Index(pairs[kind], dtype=object))
+    rows: NDArray[np.int64] = pd.Index(store.column(kind)).get_indexer(pd.Index(pairs[kind], dtype=object))
     unknown = pairs[kind][rows < 0].unique()
     if len(unknown):
         raise InputError(f"pairs: {kind} {unknown[0]!r} is not in {store.path} ({len(unknown)} unknown in all)")
-    return rows.astype(np.int64)
+    return rows
 
 
 def scent(

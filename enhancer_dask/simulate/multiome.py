@@ -42,7 +42,7 @@ class SimulatedMultiome:
 def simulate_multiome(
     *,
     n_cells: dict[str, int] | None = None,
-    n_genes: int = 60,
+    n_genes: int = 50,
     n_background_genes: int = 150,
     peak_spacing: int = 35_000,
     gene_spacing: int = 80_000,
@@ -59,7 +59,7 @@ def simulate_multiome(
     Parameters
     ----------
     n_cells : dict, optional
-        Cells per cell type; by default 600 monocytes, 500 T cells and 400 B cells.
+        Cells per cell type; by default 500 monocytes, 400 T cells and 300 B cells.
     n_genes : int
         Genes with peaks around them, on chr1 and chr2.
     n_background_genes : int
@@ -81,7 +81,7 @@ def simulate_multiome(
     SimulatedMultiome
     """
     rng = np.random.default_rng(seed)
-    n_cells = n_cells or {"CD14 Mono": 600, "CD4 T": 500, "B": 400}
+    n_cells = n_cells or {"CD14 Mono": 500, "CD4 T": 400, "B": 300}
     genes, peaks = _genome(rng, n_genes, n_background_genes, gene_spacing, peak_spacing)
     types = list(n_cells)
     type_of_cell = np.repeat(np.arange(len(types)), list(n_cells.values()))
@@ -170,7 +170,7 @@ def _links(
     positive_share: float,
 ) -> pd.DataFrame:
     """Choose enhancers near each gene, nearer ones more often; each acts in every type with chance 0.7."""
-    rows = []
+    rows: list[tuple[str, str, str, float]] = []
     centre = (peaks["start"] + peaks["end"]).to_numpy() // 2
     usable = opening.min(axis=1) > 0.06
     for gene in genes.itertuples():

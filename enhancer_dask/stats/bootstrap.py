@@ -75,7 +75,8 @@ def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], z: Floats, offs
         # built here and not kept: a chunk has hundreds of pairs, and their designs would fill the memory
         design, first = poisson.design_rows(indicators, z), 1 + z.shape[1]
         y, block = np.ascontiguousarray(counts, dtype=np.float64), np.ascontiguousarray(resamples)
-        return _refit_block(design, first, y, offset, start, block, poisson.STEP_TOLERANCE)
+        boot: Floats = _refit_block(design, first, y, offset, start, block, poisson.STEP_TOLERANCE)
+        return boot
 
     return refitter
 

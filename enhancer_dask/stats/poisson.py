@@ -241,7 +241,7 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
     coefficient : float64 array, shape (q,)
         -inf or +inf where separated, NaN where not estimable or where Newton failed.
     """
-    k, n = design.shape
+    k = design.shape[0]
     keep = weights > 0
     coefficient = np.zeros(k - first)
     _separate(design, first, counts, weights, keep, coefficient)
@@ -276,9 +276,8 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
         if j >= 0:
             coefficient[j] = beta[position]
     for j in range(k - first):
-        if coefficient[j] == 0.0 or np.isfinite(coefficient[j]):
-            if status != CONVERGED or not estimable[first + j]:
-                coefficient[j] = np.nan
+        if np.isfinite(coefficient[j]) and (status != CONVERGED or not estimable[first + j]):
+            coefficient[j] = np.nan
     return coefficient
 
 

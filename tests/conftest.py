@@ -1,0 +1,98 @@
+"""Data that tests share: the folder ../shared, simulated experiments, stores, a cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from enhancer_dask.io.ingest import ingest
+from enhancer_dask.links.candidates import candidates
+from enhancer_dask.simulate.multiome import simulate_multiome, write_simulation
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Folder of real data and oracles; absent on a user's machine, a must in CI."""
+    if not SHARED.is_dir():
+        reason = f"no folder {SHARED.name!r} beside the project: real data and oracles are not here"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def oracle(shared):
+    """Read one oracle table by name."""
+    return lambda name: pd.read_csv(shared / "oracles" / f"{name}.csv.gz")
+
+
+@pytest.fixture(scope="session")
+def tiles(shared):
+    """9,460 real PBMC: counts of three genes and 3,325 tiles."""
+    return mudata.read_h5mu(shared / "data" / "pbmc_multiome_tiles.h5mu")
+
+
+@pytest.fixture(scope="session")
+def tiles_store(shared, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tiles") / "tiles.zarr"
+    ingest(shared / "data" / "pbmc_multiome_tiles.h5mu", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def celltype_arrays(tiles):
+    """(counts of a gene, counts of a tile, covariates) in the cells of a type, in the order of the file."""
+
+    def get(celltype, gene, peak):
+        cells = tiles[tiles.obs["celltype"] == celltype]
+        covariates = np.column_stack([np.log(cells.obs["nUMI"].to_numpy(float)), cells.obs["percent.mito"].to_numpy()])
+        one = [np.asarray(cells[m][:, n].X.todense()).ravel() for m, n in (("rna", gene), ("atac", peak))]
+        return one[0], one[1], covariates
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def simulation():
+    """A small experiment with known links: 8 genes, two cell types."""
+    return simulate_multiome(n_cells={"A": 150, "B": 110}, n_genes=8, n_background_genes=40, links_per_gene=2.0, seed=3)
+
+
+@pytest.fixture(scope="session")
+def simulated(simulation, tmp_path_factory):
+    """Its files, by name."""
+    return write_simulation(simulation, tmp_path_factory.mktemp("simulated"))
+
+
+@pytest.fixture(scope="session")
+def store(simulated, tmp_path_factory):
+    out = tmp_path_factory.mktemp("store") / "multiome.zarr"
+    ingest(simulated["multiome"], out, cells=simulated["cells"], gtf=simulated["gtf"])
+    return out
+
+
+@pytest.fixture(scope="session")
+def pairs(store, tmp_path_factory):
+    """Candidate pairs of the simulated store, as a file."""
+    out = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    candidates(store, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def client():
+    """Two worker processes."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected
