@@ -3,10 +3,11 @@
     python bench/scent_plain.py [--quick] [--shared DIR]
 
 Both refit ``exprs ~ atac + log(nUMI) + percent.mito`` (Poisson) on bootstrap resamples of the same real cells, in
-turns, so that drift of the machine cancels; rates are medians over repeats, per CPU second. Every choice favours R:
+turns, so that drift of the machine cancels; rates are medians over repeats, per CPU second, after a warm-up on both
+sides. Compilation is reported apart (``first_call_s``); every other choice favours R:
 
 * our time is user and system time and holds everything from counts to coefficients: the fit of the original sample,
-  which is not counted as a refit, the preparation and the drawing; within SCENT one draw serves all pairs of a chunk;
+  which is not counted as a refit, and the drawing, which in the pipeline serves all pairs of a chunk at once;
 * R's time is user time; the fit of the original sample counts as a refit; its statistic returns the coefficient
   alone (SCENT's returns the variance too) and its data frame has no columns but the four of the model.
 

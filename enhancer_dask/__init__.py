@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from enhancer_dask.cluster import cluster as cluster
+    from enhancer_dask.clusters import cluster as cluster
     from enhancer_dask.io.ingest import ingest as ingest
     from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
     from enhancer_dask.links.candidates import candidates as candidates
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "candidate_pairs": "enhancer_dask.links.candidates",
     "candidates": "enhancer_dask.links.candidates",
-    "cluster": "enhancer_dask.cluster",
+    "cluster": "enhancer_dask.clusters",
     "ingest": "enhancer_dask.io.ingest",
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",

@@ -31,7 +31,7 @@ from enhancer_dask.io.files import staged
 from enhancer_dask.io.tables import check_params, read_meta, with_meta, write_parquet
 
 MANIFEST = "manifest.json"
-TABLES_AHEAD = 2  # chunks in flight per thread, so that no worker waits for the driver
+CHUNKS_AHEAD = 2  # chunks in flight per thread, so that no worker waits for the driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,15 @@ class Work:
         return self.folder / f"part-{index:08d}.parquet"
 
 
-def _execute(work_task: Callable[..., pd.DataFrame], part: Path, meta: dict[str, Any], args: tuple[Any, ...]) -> int:
-    """One chunk on a worker: compute, write the part, return its number of rows."""
-    table = work_task(*args)
-    write_parquet(table, part, meta=meta)
-    return len(table)
+def _execute(
+    work_task: Callable[..., pd.DataFrame], part: Path, meta: dict[str, Any], args: tuple[Any, ...]
+) -> Exception | None:
+    """One chunk on a worker: compute, write the part. What a user can mend is returned, a defect is raised."""
+    try:
+        write_parquet(work_task(*args), part, meta=meta)
+    except (EnhancerDaskError, OSError) as err:
+        return err
+    return None
 
 
 def run(
@@ -127,7 +131,7 @@ def run(
     pending = (int(i) for i in np.flatnonzero(missing))
     n_found = work.n_chunks - int(missing.sum())
     meta = {"signature": work.signature}
-    failed: list[tuple[int, BaseException]] = []
+    failed: dict[int, list[BaseException]] = {}  # what went wrong in each attempt
     flying: dict[Any, int] = {}
 
     def submit(index: int) -> Any:
@@ -138,14 +142,13 @@ def run(
             meta,
             work.arguments(index),
             key=f"{work.stage}-{work.signature}-{index}-{time.monotonic_ns()}",
-            retries=retries,
             pure=False,
         )
         flying[future] = index
         return future
 
     def room() -> int:
-        return (window or max(4, TABLES_AHEAD * sum(client.nthreads().values()))) - len(flying)
+        return (window or max(4, CHUNKS_AHEAD * sum(client.nthreads().values()))) - len(flying)
 
     with _progress_bar(progress) as bar:
         shown = bar.add_task(work.stage, total=work.n_chunks, completed=n_found)
@@ -153,17 +156,23 @@ def run(
         try:
             for future in queue:
                 index = flying.pop(future)
-                if future.status == "finished":
-                    bar.advance(shown)
-                else:
-                    failed.append((index, _reason(future)))
+                error = _error(future)
                 del future
+                if error is not None:
+                    failed.setdefault(index, []).append(error)
+                    if len(failed[index]) <= retries:
+                        queue.add(submit(index))
+                        continue
+                else:
+                    failed.pop(index, None)
+                    bar.advance(shown)
                 queue.update([submit(i) for i in islice(pending, max(0, room()))])
         except BaseException:
             client.cancel(list(flying), force=True)
             raise
     if failed:
-        index, error = min(failed, key=lambda f: f[0])
+        index = min(failed)
+        error = failed[index][-1]
         raise ChunkError(
             f"{work.stage}: {len(failed)} of {work.n_chunks} chunks failed, the others are finished and kept. "
             f"First: chunk {index}: {error if isinstance(error, EnhancerDaskError) else repr(error)}"
@@ -171,11 +180,11 @@ def run(
     return RunSummary(work.n_chunks, n_found, int(missing.sum()), time.monotonic() - begin)
 
 
-def _reason(future: Any) -> BaseException:
+def _error(future: Any) -> BaseException | None:
     if future.status == "cancelled":
         return RuntimeError("cancelled")
-    error = future.exception()
-    return error if isinstance(error, BaseException) else RuntimeError(str(error))
+    error = future.exception() or future.result()
+    return error if error is None or isinstance(error, BaseException) else RuntimeError(str(error))
 
 
 def _claim(work: Work) -> None:

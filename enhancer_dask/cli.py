@@ -61,7 +61,7 @@ def _main(
 
 def _cluster(profile: str, config: Path | None) -> Callable[[], AbstractContextManager[Client]]:
     """Check the profile now, start it when there is work."""
-    from enhancer_dask.cluster import cluster, read_profile
+    from enhancer_dask.clusters import cluster, read_profile
 
     read_profile(profile, config)
     return lambda: cluster(profile, config)
@@ -226,19 +226,24 @@ def demo(
     console.print(f"again:     enhancer-dask run {out / 'run.yaml'}", soft_wrap=True, highlight=False)
 
 
-def _terminated(*_: object) -> None:
-    raise KeyboardInterrupt
+class _Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, under a name that no library catches on the way out."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted
 
 
 def main() -> None:
     """Entry point: errors of ours become one line and an exit code, an interruption a friendly word."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except EnhancerDaskError as err:
         _say(f"error: {err}")
         sys.exit(err.exit_code)
-    except KeyboardInterrupt:
+    except _Interrupted:
         _say("interrupted; what is finished is kept, the same command again does the rest")
         sys.exit(130)
     except OSError as err:

@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from enhancer_dask.cluster import first_error
+from enhancer_dask.clusters import first_error
 from enhancer_dask.errors import InputError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from enhancer_dask.cluster import ClientSource
+from enhancer_dask.clusters import ClientSource
 from enhancer_dask.config import load_config
 from enhancer_dask.pipeline import PipelineResult, Say, run
 from enhancer_dask.simulate.multiome import simulate_multiome, write_simulation

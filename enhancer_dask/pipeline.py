@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from enhancer_dask.cluster import ClientSource
+from enhancer_dask.clusters import ClientSource
 from enhancer_dask.config import RunConfig, load_config
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import write_tsv

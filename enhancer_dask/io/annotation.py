@@ -62,7 +62,8 @@ def _named(lines: pd.DataFrame) -> pd.DataFrame:
     table = lines[["chrom", "start", "end", "strand"]].copy()
     table["start"] = table["start"] - 1  # GTF counts from 1
     table["id"] = lines["attributes"].str.extract(r'gene_id "([^"]+)"', expand=False)
-    table["name"] = lines["attributes"].str.extract(r'gene_name "([^"]+)"', expand=False).fillna(table["id"])
+    name = lines["attributes"].str.extract(r'gene_name "([^"]+)"', expand=False)
+    table["name"] = name.where(name.notna(), table["id"])
     return table[["id", "name", "chrom", "start", "end", "strand"]]
 
 

@@ -51,7 +51,7 @@ class MultiomeSource:
     features: dict[str, pd.DataFrame]
     """Per modality: id, name, chrom, start (0-based), end, strand; chrom empty and start -1 where unknown."""
     barcodes: dict[str, np.ndarray]
-    """Per modality, in the order of the blocks."""
+    """Per modality, text in the order of the blocks."""
     obs: pd.DataFrame
     """Columns known per cell, indexed by barcode; may have no columns."""
     blocks: Callable[[], Iterator[Block]]
@@ -111,7 +111,7 @@ def _from_10x(path: Path) -> MultiomeSource:
             table = group["features"]
             kinds, ids, names = (table[key].asstr()[:] for key in ("feature_type", "id", "name"))
             intervals = table["interval"].asstr()[:] if "interval" in table else np.full(len(ids), "")
-            barcodes = group["barcodes"].asstr()[:]
+            barcodes = group["barcodes"].asstr()[:].astype(object)
         except KeyError as err:
             raise InputError(f"{path}: not a 10x feature-barcode matrix (Cell Ranger 3 or later): {err}") from err
         except OSError as err:
@@ -182,7 +182,7 @@ def _from_mudata(data: MuData, label: str) -> MultiomeSource:
     features, barcodes = {}, {}
     for modality in MODALITIES:
         part = data.mod[modality]
-        barcodes[modality] = part.obs_names.to_numpy(dtype=object).astype(str)
+        barcodes[modality] = part.obs_names.astype(str).to_numpy(dtype=object)
         features[modality] = _mudata_features(part.var, modality)
 
     def blocks() -> Iterator[Block]:
@@ -265,6 +265,6 @@ def concatenate(sources: Sequence[MultiomeSource], samples: Sequence[str | None]
 def _named(source: MultiomeSource, sample: str | None) -> MultiomeSource:
     if sample is None:
         return source
-    barcodes = {m: np.array([f"{sample}_{b}" for b in source.barcodes[m]]) for m in MODALITIES}
+    barcodes = {m: np.array([f"{sample}_{b}" for b in source.barcodes[m]], dtype=object) for m in MODALITIES}
     obs = source.obs.set_axis([f"{sample}_{b}" for b in source.obs.index]).assign(sample=sample)
     return MultiomeSource(source.label, source.features, barcodes, obs, source.blocks)

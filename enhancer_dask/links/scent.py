@@ -23,7 +23,7 @@ from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
 from enhancer_dask import chunks
-from enhancer_dask.cluster import ClientSource, client_or_threads
+from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import check_pairs, check_params, read_meta, read_pairs

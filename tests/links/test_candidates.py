@@ -80,7 +80,9 @@ def test_candidate_pairs__equal_bedtools_window(bedtools, tmp_path, seed, window
 def test_candidate_pairs__anchors():
     genes = pd.DataFrame({"chrom": "chr1", "start": [1_000, 1_000], "end": [2_000, 2_000], "name": ["f", "r"]})
     genes["strand"] = ["+", "-"]
-    peaks = pd.DataFrame({"chrom": "chr1", "start": [880, 2_090, 1_880], "end": [910, 2_130, 1_910], "name": list("abc")})
+    peaks = pd.DataFrame(
+        {"chrom": "chr1", "start": [880, 2_090, 1_880], "end": [910, 2_130, 1_910], "name": list("abc")}
+    )
     everything = {"overlap": "fa fb fc ra rb rc", "centre": "fc rc", "tss": "fa rb rc"}
     for anchor, want in everything.items():
         pairs = candidate_pairs(genes, peaks, window=100, anchor=anchor)
@@ -110,7 +112,9 @@ def test_signed_distance__is_negative_upstream():
 
 def test_candidates__writes_a_table_and_beds_that_bedtools_takes(bedtools, store, simulation, tmp_path):
     pairs = candidates(store, tmp_path / "pairs.parquet", window=100_000)
-    frequent = {g for g, n in zip(simulation.genes["name"], (simulation.rna > 0).mean(axis=1), strict=True) if n >= 0.05}
+    frequent = {
+        g for g, n in zip(simulation.genes["name"], (simulation.rna > 0).mean(axis=1), strict=True) if n >= 0.05
+    }
     assert set(pairs["gene"]) <= frequent
     bed = {name: tmp_path / f"pairs.{name}.bed" for name in ("genes", "peaks")}
     out = subprocess.run(

@@ -162,7 +162,9 @@ def test_scent__seed_matters_and_repeats(store, pairs, whole):
 def test_scent__accepts_a_mudata(tiles, tiles_store, oracle):
     some = oracle("poisson_glm").query("celltype == 'CD14+ Monocytes'").iloc[:5][["gene", "peak"]]
     settings = {"celltype": "CD14+ Monocytes", "ladder": SHORT, "progress": False}
-    pd.testing.assert_frame_equal(scent(tiles, some, **settings), scent(tiles_store, some, **settings), check_exact=True)
+    pd.testing.assert_frame_equal(
+        scent(tiles, some, **settings), scent(tiles_store, some, **settings), check_exact=True
+    )
 
 
 def test_scent__worker_killed_in_mid_run(store, pairs, whole, client, tmp_path):
@@ -251,7 +253,10 @@ def test_scent__bad_pairs(store, tmp_path):
     for table, message in (
         (pd.DataFrame({"gene": ["GENE1"], "peak": ["nowhere"]}), "peak 'nowhere' is not in"),
         (pd.DataFrame({"gene": ["NOPE"], "peak": ["nowhere"]}), "gene 'NOPE' is not in"),
-        (pd.DataFrame({"gene": ["GENE1"], "enhancer": ["x"]}), "column 'peak' is missing; columns found: gene, enhancer"),
+        (
+            pd.DataFrame({"gene": ["GENE1"], "enhancer": ["x"]}),
+            "column 'peak' is missing; columns found: gene, enhancer",
+        ),
         (pd.DataFrame({"gene": [None], "peak": ["x"]}), "column 'gene' is empty in 1 rows"),
         (pd.DataFrame({"gene": [], "peak": []}), "pairs: the table is empty"),
     ):

@@ -117,7 +117,9 @@ def test_climb__stops_where_the_rule_says_and_draws_each_rung_afresh():
     p, n = bootstrap.climb([clearly, never, first_rung_only], np.array([1.0, 1.0, 1.0]), draw, n_cells=1)
     np.testing.assert_allclose(p, [2 / 50_000, 1.0, 1.0])
     np.testing.assert_array_equal(n, [50_000, 100, 500])
-    assert [d for d in drawn if d[1] == 0] == [(k, 0, rung.n_resamples) for k, rung in enumerate(bootstrap.SCENT_LADDER)]
+    assert [d for d in drawn if d[1] == 0] == [
+        (k, 0, rung.n_resamples) for k, rung in enumerate(bootstrap.SCENT_LADDER)
+    ]
 
 
 def test_climb__block_size_changes_nothing(monkeypatch):
@@ -133,7 +135,9 @@ def test_climb__block_size_changes_nothing(monkeypatch):
     results = []
     for block in (80 * 7, 80 * 333, 10**9):
         monkeypatch.setattr(bootstrap, "BLOCK_DRAWS", block)
-        results.append(bootstrap.climb([refitter], fit.coefficients[-1:], draw, n_cells=n, ladder=bootstrap.up_to(2500)))
+        results.append(
+            bootstrap.climb([refitter], fit.coefficients[-1:], draw, n_cells=n, ladder=bootstrap.up_to(2500))
+        )
     for p, n_resamples in results[1:]:
         assert p[0] == results[0][0][0]
         assert n_resamples[0] == results[0][1][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import dask
 import yaml
-from distributed import Client, LocalCluster, default_client
+from distributed import Client, LocalCluster, WorkerPlugin, default_client
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from enhancer_dask.errors import InputError
@@ -28,7 +30,7 @@ class LocalProfile(BaseModel):
     threads_per_worker: int = Field(1, ge=1, description="chunks that one worker computes at a time")
     blas_threads: int = Field(1, ge=1, description="threads of BLAS and Numba inside a chunk")
     memory_limit: str = Field("auto", description="per worker, for instance 4GB; auto: an equal share")
-    dashboard_address: str | None = Field(None, description="for instance :8787; none by default")
+    dashboard_address: str = Field(":0", description="for instance :8787; by default any free port")
 
 
 class SchedulerProfile(BaseModel):
@@ -86,6 +88,14 @@ def first_error(err: ValidationError, *, skip: int = 0) -> str:
     return f"key {key!r}: {problem['msg'].lower()} (found {problem['input']!r})"
 
 
+class _BehavedWorker(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
+    """Ctrl-C reaches every process of a terminal: the driver alone answers it, and cancelled chunks are no news."""
+
+    def setup(self, worker: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+
+
 @contextmanager
 def cluster(profile: str = "local", config: str | Path | None = None) -> Iterator[Client]:
     """Start what a profile describes and yield a client; everything is shut down at the end.
@@ -120,10 +130,12 @@ def cluster(profile: str = "local", config: str | Path | None = None) -> Iterato
             memory_limit=settings.memory_limit,
             dashboard_address=settings.dashboard_address,
             processes=True,
+            silence_logs=logging.ERROR,
             **options,
         ) as local,
         Client(local) as client,
     ):
+        client.register_plugin(_BehavedWorker())
         yield client
 
 
@@ -146,7 +158,7 @@ def client_or_threads(client: ClientSource | None) -> Iterator[Client]:
         try:
             current = default_client()
         except ValueError:
-            with LocalCluster(processes=False, n_workers=1, dashboard_address=None) as local, Client(local) as own:
+            with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local, Client(local) as own:
                 yield own
         else:
             yield current

@@ -1,0 +1,241 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import zarr
+
+from enhancer_dask.links.scent import scent
+from enhancer_dask.stats.bootstrap import up_to
+from enhancer_dask.stores import consolidate
+
+COMMAND = [sys.executable, "-c", "from enhancer_dask.cli import main; main()"]
+
+
+def cli(*args, cwd=None, ok=True):
+    done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert (done.returncode == 0) == ok, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def result(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_cli__tiles_from_ingest_to_links(shared, oracle, tmp_path):
+    data = shared / "data"
+    made = result(cli("ingest", data / "pbmc_multiome_tiles.h5mu", "--out", "tiles.zarr", cwd=tmp_path))
+    assert (made["n_cells"], made["n_genes"], made["n_peaks"], made["n_celltypes"]) == (9460, 3, 3325, 11)
+    args = ["scent", "tiles.zarr", "--pairs", data / "pbmc_tiles_pairs.csv.gz", "--celltype", "CD14+ Monocytes"]
+    args += ["--celltype", "CD4 Memory", "--covariates", "log(nUMI),percent.mito", "--seed", "0", "--engine", "exact"]
+    made = result(cli(*args, "--out", "links.parquet", "--max-resamples", "500", "--tsv", cwd=tmp_path))
+    assert made["n_pairs"] == 2 * 3325
+    links = pd.read_parquet(tmp_path / "links.parquet")
+    want = oracle("poisson_glm")
+    assert made["status"]["tested"] == len(want)
+    both = links.merge(want, on=["celltype", "gene", "peak"], suffixes=("", "_r"))
+    assert (both["beta"] - both["beta_r"]).abs().max() < 1e-8
+    assert len(pd.read_csv(tmp_path / "links.tsv.gz", sep="\t")) == len(links)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["links.parquet", "links.tsv.gz", "tiles.zarr"]
+
+
+def test_cli__real_peaks_from_ingest_to_links(shared, tmp_path):
+    done = cli("ingest", shared / "data" / "pbmc_multiome_peaks.h5mu", "--out", "p.zarr", cwd=tmp_path)
+    assert "warning: no cell types given" in done.stderr
+    made = result(cli("candidates", "p.zarr", "--out", "pairs.parquet", cwd=tmp_path))
+    assert made["n_pairs"] == 78
+    done = cli("scent", "p.zarr", "--pairs", "pairs.parquet", "--all", "--out", "links.parquet", "--max-resamples", "2500",
+               cwd=tmp_path)  # fmt: skip
+    assert "warning: covariate 'percent.mito' is constant in 'all' and left out there" in done.stderr
+    links = pd.read_parquet(tmp_path / "links.parquet")
+    assert len(links) == made["n_pairs"]
+    assert (links["status"] == "tested").all()
+    assert links[["beta", "se", "boot_basic_p", "fdr", "distance_bp"]].notna().all(axis=None)
+    found = links[links["fdr"] < 0.1].set_index("gene")["beta"]
+    assert (found[["CD8A", "CD8B", "LEF1", "IL7R", "BANK1"]] > 0).all()  # markers beside their own peaks
+
+
+@pytest.fixture
+def workplace(tmp_path, store, pairs, simulated):
+    """A folder with everything good in it, to spoil one thing at a time."""
+    shutil.copytree(store, tmp_path / "good.zarr")
+    shutil.copy(pairs, tmp_path / "pairs.parquet")
+    for path in simulated.values():
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def spoil_newer(folder):
+    zarr.open_group(folder / "good.zarr", mode="r+").attrs["schema_version"] = 99
+    consolidate(folder / "good.zarr")
+
+
+def spoil_chunk(folder):
+    chunk = folder / "good.zarr" / "rna" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-7])
+
+
+def spoil_covariate(folder):
+    table = pd.read_csv(folder / "cells.tsv", sep="\t").assign(age=1.5)
+    table.loc[3, "age"] = None
+    table.to_csv(folder / "cells.tsv", sep="\t", index=False)
+    cli("ingest", "multiome.h5", "--cells", "cells.tsv", "--out", "good.zarr", "--overwrite", cwd=folder)
+
+
+def spoil_pairs(folder):
+    pd.read_parquet(folder / "pairs.parquet").rename(columns={"peak": "enhancer"}).to_parquet(folder / "pairs.parquet")
+
+
+def cut_h5(folder):
+    (folder / "multiome.h5").write_bytes((folder / "multiome.h5").read_bytes()[:5000])
+
+
+def foreign_gtf(folder):
+    (folder / "genes.gtf.gz").unlink()
+    (folder / "genes.gtf").write_text('chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "ENSMUSG1"; gene_name "Zzz3";\n')
+
+
+def in_cells(old, new):
+    def change(folder):
+        table = folder / "cells.tsv"
+        table.write_text(re.sub(old, new, table.read_text(), count=1, flags=re.MULTILINE))
+
+    return change
+
+
+def nothing(folder):
+    pass
+
+
+INGEST = "ingest multiome.h5 --cells cells.tsv --out new.zarr"
+SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resamples 100"
+
+
+@pytest.mark.parametrize(
+    ("change", "command", "message"),
+    [
+        (in_cells("celltype", "type"), INGEST, "cells.tsv: column 'celltype' is missing; columns found: barcode, type, donor"),
+        (in_cells(r"^[ACGT]{16}", "NNNN"), INGEST, "1 of 260 barcodes are not in .*multiome.h5 .first: 'NNNN-1'"),
+        (in_cells(r"^([ACGT]{16}.*\n)", r"\1\1"), INGEST, "cells.tsv: 1 duplicate barcodes"),
+        (nothing, "ingest nope.h5 --out new.zarr", "nope.h5: no such file"),
+        (cut_h5, INGEST, "multiome.h5: not a readable HDF5 file, perhaps truncated"),
+        (foreign_gtf, INGEST + " --gtf genes.gtf", "genes.gtf: none of the 48 genes is in this GTF"),
+        (nothing, INGEST.replace("new.zarr", "/proc/self/new.zarr"), "/proc/self: cannot write to this folder"),
+        (nothing, "candidates nope.zarr --out p.parquet", "nope.zarr: no such store"),
+        (nothing, "candidates good.zarr --out p.parquet --anchor middle", "anchor is 'middle'; want one of overlap, centre"),
+        (nothing, "candidates good.zarr --out p.parquet --window -5", "window is -5 bp"),
+        (spoil_newer, SCENT + " --all", "good.zarr: schema version 99"),
+        (spoil_chunk, SCENT + " --all", "chunks failed, .*a chunk of 'rna' is damaged"),
+        (spoil_covariate, SCENT + " --all --covariates age", "covariate 'age' is not a finite number in 1 cells of type"),
+        (spoil_pairs, SCENT + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
+        (nothing, SCENT + " --celltype NK", "no cell is of type 'NK'; types are: A, B"),
+        (nothing, SCENT, "name cell types with --celltype, or give --all"),
+        (nothing, SCENT + " --all --celltype A", "name cell types with --celltype, or give --all"),
+        (nothing, SCENT + " --all --engine fast", "engine 'fast' is unknown; choose from exact"),
+        (nothing, SCENT + " --all --covariates age", "covariate 'age' is not a column of the cells"),
+        (nothing, SCENT + " --all --profile slurm", "cluster.yaml: no such file; it should hold the profile 'slurm'"),
+        (nothing, SCENT.replace("links", "/proc/self/links") + " --all", "/proc/self.*: cannot write to this folder"),
+        (nothing, "run run.yaml", "run.yaml: no such file"),
+    ],
+)  # fmt: skip
+def test_cli__bad_input_gets_one_clear_line_and_leaves_nothing(workplace, change, command, message):
+    change(workplace)
+    before = {p.relative_to(workplace) for p in workplace.iterdir()}
+    done = cli(*command.split(), cwd=workplace, ok=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0])
+    assert done.stdout == ""
+    left = {str(p.relative_to(workplace)) for p in workplace.iterdir()} - set(map(str, before))
+    assert left <= ({"links.parquet.parts"} if "chunks failed" in message else set())  # finished parts are kept
+
+
+def start(args, folder):
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_parts(folder: Path, n: int, process) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = len(list((folder / "links.parquet.parts").glob("part-*")))
+        if found >= n:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"no {n} parts: {process.communicate()}")
+
+
+SLOW = "scent good.zarr --pairs pairs.parquet --out links.parquet --all --seed 3 --chunk-pairs 2 --max-resamples 2500".split()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store, pairs):
+    return scent(store, pairs, seed=3, ladder=up_to(2_500), progress=False)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
+    process = start(SLOW, workplace)
+    wait_for_parts(workplace, 4, process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, kind)
+    _, err = process.communicate(timeout=60)
+    assert not (workplace / "links.parquet").exists()
+    if kind == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert "interrupted; what is finished is kept" in err
+        assert "Traceback" not in err
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive  # no worker outlives its driver
+    parts = {p: p.stat().st_mtime_ns for p in (workplace / "links.parquet.parts").glob("part-*")}
+    assert len(parts) >= 4
+    again = start(SLOW, workplace)
+    wait_for_parts(workplace, len(parts) + 1, again)
+    assert {p: p.stat().st_mtime_ns for p in parts} == parts  # no finished part is computed again
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    pd.testing.assert_frame_equal(pd.read_parquet(workplace / "links.parquet"), undisturbed, check_exact=True)
+    assert not (workplace / "links.parquet.parts").exists()
+
+
+def test_cli__killed_worker_changes_nothing(workplace, undisturbed):
+    process = start(SLOW, workplace)
+    wait_for_parts(workplace, 4, process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    workers[0].kill()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    pd.testing.assert_frame_equal(pd.read_parquet(workplace / "links.parquet"), undisturbed, check_exact=True)
+
+
+def test_cli__refuses_to_mix_and_names_the_key(workplace):
+    args = SCENT.split() + ["--celltype", "A"]
+    cli(*args, cwd=workplace)
+    done = cli(*args, "--seed", "1", cwd=workplace, ok=False)
+    assert done.returncode == 4
+    assert "'seed' is 0 there, 1 asked for" in done.stderr
+    assert result(cli(*args, "--seed", "1", "--overwrite", cwd=workplace))["n_pairs"] > 0
+
+
+def test_cli__help_and_version():
+    assert "candidates" in cli("--help").stdout
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", cli("--version").stdout)
+    for command in ("ingest", "candidates", "scent", "run", "demo"):
+        assert "--" in cli(command, "--help").stdout

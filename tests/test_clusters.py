@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from enhancer_dask.clusters import client_or_threads, cluster, read_profile
+from enhancer_dask.errors import InputError
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "cluster.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local:\n  n_worker: 2\n", "profile 'local': key 'n_worker': extra inputs are not permitted .found 2"),
+        (
+            "local:\n  threads_per_worker: none\n",
+            "profile 'local': key 'threads_per_worker': input should be a valid int",
+        ),
+        ("other:\n  n_workers: 2\n", "no profile 'local'; profiles are: other"),
+        ("- 1\n", "no profile 'local'"),
+        ("a: [\n", "not readable as YAML"),
+        ("local:\n  kind: pbs\n", "profile 'local': .*'pbs'"),
+    ],
+)
+def test_read_profile__names_what_is_wrong(config, text, message):
+    with pytest.raises(InputError, match=f"cluster.yaml: {message}"):
+        read_profile("local", config(text))
+
+
+def test_read_profile__without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_profile().n_workers == "auto"
+    with pytest.raises(InputError, match="cluster.yaml: no such file; it should hold the profile 'slurm'"):
+        read_profile("slurm")
+
+
+def test_read_profile__the_file_we_ship():
+    profile = read_profile("local", Path(__file__).parents[1] / "cluster.yaml")
+    assert profile.threads_per_worker == 1
+    assert profile.blas_threads == 1
+
+
+def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config):
+    with cluster("local", config("local:\n  n_workers: 2\n  memory_limit: 1GiB\n")) as client:
+        assert list(client.nthreads().values()) == [1, 1]
+        threads = client.run(lambda: [os.environ[v] for v in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")])
+        assert set(map(tuple, threads.values())) == {("1", "1")}
+        limits = [w["memory_limit"] for w in client.scheduler_info()["workers"].values()]
+        assert limits == [2**30, 2**30]
+
+
+def test_cluster__connects_to_a_running_scheduler(config):
+    with (
+        LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running,
+        cluster("there", config(f"there:\n  scheduler: {running.scheduler_address}\n")) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_client_or_threads__takes_what_there_is(monkeypatch):
+    def none():
+        raise ValueError("no clients found")
+
+    with monkeypatch.context() as patch:  # the tests' own client must not be found here
+        patch.setattr("enhancer_dask.clusters.default_client", none)
+        with client_or_threads(None) as own:
+            assert own.submit(os.getpid).result() == os.getpid()
+    with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running, Client(running) as own:
+        with client_or_threads(None) as current:
+            assert current is own
+        with client_or_threads(own) as given:
+            assert given is own
+        with client_or_threads(lambda: Client(running)) as opened:
+            assert opened is not own
