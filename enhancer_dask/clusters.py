@@ -88,7 +88,7 @@ def first_error(err: ValidationError, *, skip: int = 0) -> str:
     return f"key {key!r}: {problem['msg'].lower()} (found {problem['input']!r})"
 
 
-class _BehavedWorker(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
+class _BehavedWorker(WorkerPlugin):
     """Ctrl-C reaches every process of a terminal: the driver alone answers it, and cancelled chunks are no news."""
 
     def setup(self, worker: Any) -> None:

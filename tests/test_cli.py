@@ -209,7 +209,7 @@ def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
     again = start(SLOW, workplace)
     wait_for_parts(workplace, len(parts) + 1, again)
     assert {p: p.stat().st_mtime_ns for p in parts} == parts  # no finished part is computed again
-    out, err = again.communicate(timeout=300)
+    _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     pd.testing.assert_frame_equal(pd.read_parquet(workplace / "links.parquet"), undisturbed, check_exact=True)
     assert not (workplace / "links.parquet.parts").exists()
@@ -226,7 +226,7 @@ def test_cli__killed_worker_changes_nothing(workplace, undisturbed):
 
 
 def test_cli__refuses_to_mix_and_names_the_key(workplace):
-    args = SCENT.split() + ["--celltype", "A"]
+    args = [*SCENT.split(), "--celltype", "A"]
     cli(*args, cwd=workplace)
     done = cli(*args, "--seed", "1", cwd=workplace, ok=False)
     assert done.returncode == 4
