@@ -173,6 +173,8 @@ def run(
     if failed:
         index = min(failed)
         error = failed[index][-1]
+        if len(failed) == work.n_chunks:
+            shutil.rmtree(work.folder, ignore_errors=True)  # nothing worth keeping
         raise ChunkError(
             f"{work.stage}: {len(failed)} of {work.n_chunks} chunks failed, the others are finished and kept. "
             f"First: chunk {index}: {error if isinstance(error, EnhancerDaskError) else repr(error)}"

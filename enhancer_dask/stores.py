@@ -174,11 +174,11 @@ class MultiomeStore:
         """Names of the columns known per cell, as in the store without ``cell_``."""
         return sorted(name.removeprefix("cell_") for name in self.group.array_keys() if name.startswith("cell_"))
 
-    def features(self, kind: str) -> pd.DataFrame:
-        """Genes or peaks with name, chrom, start, end (strand for genes), in store order."""
+    def features(self, kind: str, rows: NDArray[np.integer] | slice = slice(None)) -> pd.DataFrame:
+        """Genes or peaks with name, chrom, start, end (strand for genes); all in store order, or the rows given."""
         columns = ["chrom", "start", "end"] + (["strand"] if kind == "gene" else [])
-        table = pd.DataFrame({"name": self.column(kind)} | {c: self.column(f"{kind}_{c}") for c in columns})
-        return table.astype({"name": str, "chrom": str})
+        names = {"name": kind} | {c: f"{kind}_{c}" for c in columns}
+        return pd.DataFrame({name: self.column(variable)[rows] for name, variable in names.items()})
 
     def counts(self, name: str, rows: Sequence[int] | NDArray[np.integer], celltype: str) -> NDArray[np.integer]:
         """Counts of some features in the cells of one type, shape (rows, cells), checked.

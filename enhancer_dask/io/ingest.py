@@ -273,19 +273,13 @@ def _deal(
         else:
             tallies["n_atac"][kept] = counts.sum(axis=1)
         tallies[f"{modality}_max"] = max(tallies[f"{modality}_max"], int(counts.data.max(initial=0)))
-        entries = counts.tocoo()
-        entries_row, entries_cell = row[modality][entries.coords[1]], kept[entries.coords[0]]
-        np.add.at(tallies[modality], (entries_row, type_of_cell[entries_cell]), 1)
-        chunk = entries_cell // stores.CELL_CHUNK
+        chunk = kept // stores.CELL_CHUNK
         for c in np.unique(chunk):
-            mine = chunk == c
-            part = spill / f"{modality}-{c}-{number}.npz"
-            np.savez(
-                part,
-                row=entries_row[mine].astype(np.int32),
-                cell=entries_cell[mine].astype(np.int32),
-                value=entries.data[mine],
-            )
+            entries = counts[chunk == c].tocoo()
+            to_row = row[modality][entries.coords[1]].astype(np.int32)
+            to_cell = kept[chunk == c][entries.coords[0]].astype(np.int32)
+            np.add.at(tallies[modality], (to_row, type_of_cell[to_cell]), 1)
+            np.savez(spill / f"{modality}-{c}-{number}.npz", row=to_row, cell=to_cell, value=entries.data)
     return tallies
 
 

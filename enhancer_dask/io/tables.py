@@ -39,6 +39,7 @@ def read_table(path: str | Path, *, required: tuple[str, ...] = (), text: tuple[
     try:
         if ending == ".parquet":
             table = pd.read_parquet(path)
+            table = table.reset_index() if table.index.name in required else table
         elif ending.removesuffix(".gz") == ".csv":
             table = pd.read_csv(path, dtype=types)
         elif ending.removesuffix(".gz") in {".tsv", ".txt"}:

@@ -188,10 +188,10 @@ def _scent_chunk(
         celltype=celltype,
         **options,
     )
-    gene_table, peak_table = store.features("gene").iloc[gene], store.features("peak").iloc[peak]
+    gene_table, peak_table = store.features("gene", gene), store.features("peak", peak)
     table.insert(0, "celltype", celltype)
-    table.insert(1, "gene", gene_table["name"].to_numpy())
-    table.insert(2, "peak", peak_table["name"].to_numpy())
+    table.insert(1, "gene", gene_table["name"])
+    table.insert(2, "peak", peak_table["name"])
     table["distance_bp"] = signed_distance(gene_table, peak_table)
     return table
 
@@ -421,12 +421,8 @@ def run_work(
 
 
 def _fdr_per_celltype(work: chunks.Work) -> Floats:
-    """Adjusted p-values of all rows in order; only two columns of the parts are read."""
-    parts = list(chunks.tables(work, ["celltype", "boot_basic_p"]))
-    p = np.concatenate([part["boot_basic_p"].to_numpy() for part in parts])
-    celltype = np.concatenate([part["celltype"].to_numpy() for part in parts])
-    out = np.full(len(p), np.nan)
-    for name in dict.fromkeys(celltype):
-        mine = celltype == name
-        out[mine] = benjamini_hochberg(p[mine])
-    return out
+    """Adjusted p-values of all rows in order; a part holds one cell type, and those of a type follow each other."""
+    p: dict[str, list[Floats]] = {}
+    for part in chunks.tables(work, ["celltype", "boot_basic_p"]):
+        p.setdefault(part["celltype"][0].as_py(), []).append(part["boot_basic_p"].to_numpy())
+    return np.concatenate([benjamini_hochberg(np.concatenate(values)) for values in p.values()])
