@@ -41,6 +41,7 @@ from enhancer_dask.errors import EnhancerDaskError
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.links.covariates import read_covariates
 from enhancer_dask.stats import bootstrap, resampling
+from enhancer_dask.stats.poisson import make_nuisance
 from enhancer_dask.stores import MultiomeStore
 
 CELLTYPE = "CD14+ Monocytes"
@@ -134,7 +135,7 @@ def refit_ours(pair: Pair, n_resamples: int, seed: int) -> Timing:
     block = bootstrap.BLOCK_DRAWS // n
     boot = np.empty(n_resamples)
     began = time.process_time()
-    fit, refitter = bootstrap.fit_and_prepare(pair.counts, pair.is_open, pair.covariates)
+    fit, refitter = bootstrap.fit_and_prepare(pair.counts, pair.is_open, make_nuisance(pair.covariates))
     for start in range(0, n_resamples, block):
         stop = min(start + block, n_resamples)
         draws = resampling.resample_counts(n, start, stop, seed=seed, celltype=CELLTYPE, rung=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,10 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from enhancer_dask._version import __version__
 from enhancer_dask.errors import ChunkError, EnhancerDaskError, StoreError
-from enhancer_dask.io.files import staged
+from enhancer_dask.io.files import remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_meta, with_meta, write_parquet
 
 MANIFEST = "manifest.json"
+DISK_ERRORS = 20  # in a row, after which nothing will succeed
+ROW_GROUP = 100_000  # rows of a row group of the merged table
 CHUNKS_AHEAD = 2  # chunks in flight per thread, so that no worker waits for the driver
 
 
@@ -121,18 +122,20 @@ def run(
     ResumeError
         If the folder holds parts made with other parameters; names the first that differs.
     ChunkError
-        If chunks still fail after their retries. All others are finished by then.
+        If chunks still fail after their retries. All others are finished by then, unless so many failed in a row on
+        reading or writing (a full disk, a lost mount) that the run was stopped.
     KeyboardInterrupt
         Passed on after the chunks in flight were cancelled; finished parts stay.
     """
     begin = time.monotonic()
     _claim(work)
-    missing = np.fromiter((not work.part(i).exists() for i in range(work.n_chunks)), bool, work.n_chunks)
+    missing = np.fromiter((not _is_done(work, i) for i in range(work.n_chunks)), bool, work.n_chunks)
     pending = (int(i) for i in np.flatnonzero(missing))
     n_found = work.n_chunks - int(missing.sum())
     meta = {"signature": work.signature}
     failed: dict[int, list[BaseException]] = {}  # what went wrong in each attempt
     flying: dict[Any, int] = {}
+    n_disk_errors = 0
 
     def submit(index: int) -> Any:
         future = client.submit(
@@ -158,14 +161,22 @@ def run(
                 index = flying.pop(future)
                 error = _error(future)
                 del future
-                if error is not None:
-                    failed.setdefault(index, []).append(error)
-                    if len(failed[index]) <= retries:
-                        queue.add(submit(index))
-                        continue
-                else:
+                if error is None:
                     failed.pop(index, None)
                     bar.advance(shown)
+                    n_disk_errors = 0
+                else:
+                    failed.setdefault(index, []).append(error)
+                    n_disk_errors += isinstance(error, OSError)
+                    if n_disk_errors >= DISK_ERRORS:
+                        client.cancel(list(flying), force=True)
+                        raise ChunkError(
+                            f"{work.stage}: stopped after {n_disk_errors} errors in a row; what is finished is kept. "
+                            f"Last: chunk {index}: {error}"
+                        ) from error
+                    if len(failed[index]) <= retries and not isinstance(error, EnhancerDaskError):
+                        queue.add(submit(index))
+                        continue
                 queue.update([submit(i) for i in islice(pending, max(0, room()))])
         except BaseException:
             client.cancel(list(flying), force=True)
@@ -174,7 +185,7 @@ def run(
         index = min(failed)
         error = failed[index][-1]
         if len(failed) == work.n_chunks:
-            shutil.rmtree(work.folder, ignore_errors=True)  # nothing worth keeping
+            remove_at_once(work.folder)  # nothing worth keeping
         raise ChunkError(
             f"{work.stage}: {len(failed)} of {work.n_chunks} chunks failed, the others are finished and kept. "
             f"First: chunk {index}: {error if isinstance(error, EnhancerDaskError) else repr(error)}"
@@ -187,6 +198,14 @@ def _error(future: Any) -> BaseException | None:
         return RuntimeError("cancelled")
     error = future.exception() or future.result()
     return error if error is None or isinstance(error, BaseException) else RuntimeError(str(error))
+
+
+def _is_done(work: Work, index: int) -> bool:
+    """Whether the part is there, readable and made with these parameters."""
+    try:
+        return bool(read_meta(work.part(index)).get("signature") == work.signature)
+    except StoreError:
+        return False
 
 
 def _claim(work: Work) -> None:
@@ -235,23 +254,35 @@ def tables(work: Work, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 
 def merge(work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table]) -> None:
-    """Join all parts into one table and remove them; ``finish`` sees each part with its first row's number."""
+    """Join all parts into one table and remove them; ``finish`` sees some rows at a time and the first one's number."""
     row, writer = 0, None
     with staged(out) as file:
         try:
-            for table in tables(work):
-                done = with_meta(finish(table, row), {"params": dict(work.params)})
+            for group in _grouped(tables(work)):
+                done = with_meta(finish(group, row), {"params": dict(work.params)})
                 if writer is None:
                     writer = pq.ParquetWriter(file, done.schema, compression="zstd")
-                writer.write_table(done)
-                row += len(table)
+                writer.write_table(done, row_group_size=ROW_GROUP)
+                row += len(group)
         finally:
             if writer is not None:
                 writer.close()
-    shutil.rmtree(work.folder, ignore_errors=True)
+    remove_at_once(work.folder)
+
+
+def _grouped(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables, so that the merged file has row groups of a useful size."""
+    held: list[pa.Table] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) >= ROW_GROUP:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def discard(work: Work, out: Path) -> None:
     """Delete the result and the parts of earlier runs."""
+    remove_at_once(work.folder)
     out.unlink(missing_ok=True)
-    shutil.rmtree(work.folder, ignore_errors=True)

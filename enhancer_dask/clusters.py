@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import dask
 import yaml
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from enhancer_dask.errors import InputError
 
@@ -26,11 +26,16 @@ class LocalProfile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["local"] = "local"
-    n_workers: int | Literal["auto"] = Field("auto", description="worker processes; auto: one per core")
+    n_workers: int | None = Field(None, ge=1, description="worker processes; auto: one per core")
     threads_per_worker: int = Field(1, ge=1, description="chunks that one worker computes at a time")
     blas_threads: int = Field(1, ge=1, description="threads of BLAS and Numba inside a chunk")
     memory_limit: str = Field("auto", description="per worker, for instance 4GB; auto: an equal share")
     dashboard_address: str = Field(":0", description="for instance :8787; by default any free port")
+
+    @field_validator("n_workers", mode="before")
+    @classmethod
+    def _auto_is_none(cls, value: object) -> object:
+        return None if value == "auto" else value
 
 
 class SchedulerProfile(BaseModel):
@@ -116,25 +121,27 @@ def cluster(profile: str = "local", config: str | Path | None = None) -> Iterato
     if isinstance(settings, SchedulerProfile):
         try:
             client = Client(settings.scheduler, timeout="30s")
-        except OSError as err:
+        except (OSError, ValueError) as err:
             raise InputError(f"profile {profile!r}: no scheduler answers at {settings.scheduler} ({err})") from err
         with client:
             yield client
         return
     environment = dict.fromkeys(THREAD_VARIABLES, str(settings.blas_threads))
-    options: dict[str, Any] = {"n_workers": None if settings.n_workers == "auto" else settings.n_workers}
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
-            threads_per_worker=settings.threads_per_worker,
-            memory_limit=settings.memory_limit,
-            dashboard_address=settings.dashboard_address,
-            processes=True,
-            silence_logs=logging.ERROR,
-            **options,
-        ) as local,
-        Client(local) as client,
-    ):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+        try:
+            local = LocalCluster(
+                n_workers=settings.n_workers,
+                threads_per_worker=settings.threads_per_worker,
+                memory_limit=settings.memory_limit,
+                dashboard_address=settings.dashboard_address,
+                processes=True,
+                silence_logs=logging.ERROR,
+            )
+        except (ValueError, RuntimeError, OSError) as err:  # a bad memory limit or address
+            raise InputError(
+                f"profile {profile!r}: the workers cannot be started ({str(err).splitlines()[0]})"
+            ) from err
+    with local, Client(local) as client:
         client.register_plugin(_BehavedWorker())
         yield client
 

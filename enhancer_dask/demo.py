@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,7 @@ import yaml
 
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.config import load_config
+from enhancer_dask.errors import InputError
 from enhancer_dask.pipeline import PipelineResult, Say, run
 from enhancer_dask.simulate.multiome import simulate_multiome, write_simulation
 
@@ -20,20 +20,26 @@ COVARIATES = ["log(nUMI)", "percent.mito", "log(nATAC)"]
 
 
 def write_demo(folder: Path, *, seed: int = 0) -> Path:
-    """Write the demo's input and its run.yaml; returns the path of the latter."""
-    paths = write_simulation(simulate_multiome(seed=seed), folder / "input")
-    relative = {name: os.path.relpath(path, folder) for name, path in paths.items()}
+    """Write the demo's input and its run.yaml; returns the path of the latter.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run.yaml, so that nobody's results lose their input.
+    """
     config = {
         "out": "results",
-        "ingest": {"inputs": [relative["multiome"]], "cells": relative["cells"], "gtf": relative["gtf"]},
+        "ingest": {"inputs": ["input/multiome.h5"], "cells": "input/cells.tsv", "gtf": "input/genes.gtf.gz"},
         "scent": {"celltypes": CELLTYPES, "covariates": COVARIATES, "seed": seed},
         "tsv": True,
     }
     file = folder / "run.yaml"
-    file.write_text(
-        "# Written by `enhancer-dask demo`; run it again with `enhancer-dask run run.yaml`.\n"
-        + yaml.safe_dump(config, sort_keys=False)
-    )
+    text = f"# Written by `enhancer-dask demo --seed {seed}`; run it again with `enhancer-dask run run.yaml`.\n"
+    text += yaml.safe_dump(config, sort_keys=False)
+    if file.exists() and file.read_text() != text:
+        raise InputError(f"{file}: is of another run; choose another folder for the demo, or remove it")
+    write_simulation(simulate_multiome(seed=seed), folder / "input")
+    file.write_text(text)
     return file
 
 

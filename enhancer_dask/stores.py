@@ -85,6 +85,14 @@ def _open_group(path: Path) -> zarr.Group:
     return group
 
 
+def is_store(path: Path) -> bool:
+    """Whether a folder is a multiome store, of any version."""
+    try:
+        return bool(zarr.open_group(str(path), mode="r").attrs.get("schema") == SCHEMA)
+    except Exception:  # zarr raises whatever the files make it raise
+        return False
+
+
 def open_store(path: str | Path) -> xr.Dataset:
     """Open a multiome store as a lazy Dataset.
 

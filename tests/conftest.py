@@ -90,9 +90,9 @@ def pairs(store, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def client():
-    """Two worker processes."""
+    """Two worker processes, found only by who asks for them."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as connected,
+        Client(cluster, set_as_default=False) as connected,  # a test that wants it names it
     ):
         yield connected

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from enhancer_dask import chunks
@@ -119,20 +120,57 @@ def test_run__damaged_manifest_and_parts_are_named(client, tmp_path):
     chunks.run(work, client, progress=False)
     manifest = json.loads((work.folder / "manifest.json").read_text())
     assert manifest == work.manifest
-    work.part(2).write_bytes(work.part(2).read_bytes()[:50])
-    with pytest.raises(StoreError, match="part-00000002.parquet: damaged"):
-        list(chunks.tables(work))
-    work.part(2).unlink()
-    with pytest.raises(StoreError, match="part-00000002.parquet: this part is missing"):
-        list(chunks.tables(work))
     other = make(tmp_path / "other", seed=9)
     chunks.run(other, client, progress=False)
-    other.part(2).rename(work.part(2))
-    with pytest.raises(StoreError, match="part-00000002.parquet: made with other parameters"):
-        list(chunks.tables(work))
+
+    def cut():
+        work.part(2).write_bytes(work.part(2).read_bytes()[:50])
+
+    def swap():
+        other.part(2).rename(work.part(2))
+
+    for spoil, message in ((cut, "damaged"), (work.part(2).unlink, "this part is missing"), (swap, "made with other")):
+        spoil()
+        with pytest.raises(StoreError, match=f"part-00000002.parquet: {message}"):
+            list(chunks.tables(work))
+        assert chunks.run(work, client, progress=False).n_computed == 1  # what is no good is computed again
+        assert pa.concat_tables(chunks.tables(work))["index"].to_pylist() == list(range(10))
     (work.folder / "manifest.json").write_text('{"seed":')
     with pytest.raises(StoreError, match="manifest.json: damaged"):
         chunks.run(work, client, progress=False)
+
+
+def full_disk(index):
+    raise OSError(28, "No space left on device", "/scratch/part")
+
+
+def test_run__stops_when_the_disk_is_full(client, tmp_path, monkeypatch):
+    submitted = []
+    submit = client.submit
+    monkeypatch.setattr(client, "submit", lambda *a, **k: (submitted.append(1), submit(*a, **k))[1])
+    with pytest.raises(
+        ChunkError, match="stopped after 20 errors in a row; .* No space left on device: '/scratch/part'"
+    ):
+        chunks.run(make(tmp_path, 500, full_disk), client, progress=False)
+    assert len(submitted) < 100
+
+
+def test_run__parts_without_a_manifest_are_not_trusted(client, tmp_path):
+    work = make(tmp_path)
+    chunks.run(work, client, progress=False)
+    (work.folder / "manifest.json").unlink()
+    other = make(tmp_path, seed=5)
+    assert chunks.run(other, client, progress=False).n_computed == 10
+    assert len(list(chunks.tables(other))) == 10
+
+
+def test_merge__joins_small_parts_into_large_row_groups(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "ROW_GROUP", 8)
+    work = make(tmp_path, 21)
+    chunks.run(work, client, progress=False)
+    table = merged(work, tmp_path / "out.parquet")
+    np.testing.assert_array_equal(table["row"], np.arange(21))
+    assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 3
 
 
 def test_merge__failure_leaves_the_parts(client, tmp_path):

@@ -32,6 +32,10 @@ def config(tmp_path):
         ("- 1\n", "no profile 'local'"),
         ("a: [\n", "not readable as YAML"),
         ("local:\n  kind: pbs\n", "profile 'local': .*'pbs'"),
+        (
+            "local:\n  n_workers: 0\n",
+            "profile 'local': key 'n_workers': input should be greater than or equal to 1 .found 0",
+        ),
     ],
 )
 def test_read_profile__names_what_is_wrong(config, text, message):
@@ -41,7 +45,7 @@ def test_read_profile__names_what_is_wrong(config, text, message):
 
 def test_read_profile__without_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_profile().n_workers == "auto"
+    assert read_profile().n_workers is None
     with pytest.raises(InputError, match="cluster.yaml: no such file; it should hold the profile 'slurm'"):
         read_profile("slurm")
 
@@ -69,14 +73,9 @@ def test_cluster__connects_to_a_running_scheduler(config):
         assert client.submit(sum, [1, 2]).result() == 3
 
 
-def test_client_or_threads__takes_what_there_is(monkeypatch):
-    def none():
-        raise ValueError("no clients found")
-
-    with monkeypatch.context() as patch:  # the tests' own client must not be found here
-        patch.setattr("enhancer_dask.clusters.default_client", none)
-        with client_or_threads(None) as own:
-            assert own.submit(os.getpid).result() == os.getpid()
+def test_client_or_threads__takes_what_there_is():
+    with client_or_threads(None) as own:
+        assert own.submit(os.getpid).result() == os.getpid()
     with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running, Client(running) as own:
         with client_or_threads(None) as current:
             assert current is own
@@ -84,3 +83,16 @@ def test_client_or_threads__takes_what_there_is(monkeypatch):
             assert given is own
         with client_or_threads(lambda: Client(running)) as opened:
             assert opened is not own
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local:\n  memory_limit: lots\n", "profile 'local': the workers cannot be started"),
+        ("local:\n  n_workers: 1\n  dashboard_address: xyz\n", "profile 'local': the workers cannot be started"),
+        ("local:\n  scheduler: foo\n", "profile 'local': no scheduler answers at foo"),
+    ],
+)
+def test_cluster__that_cannot_start_is_named(config, text, message):
+    with pytest.raises(InputError, match=message), cluster("local", config(text)):
+        raise AssertionError("not reached")

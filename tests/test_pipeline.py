@@ -7,7 +7,7 @@ import yaml
 
 import enhancer_dask as ed
 from enhancer_dask.demo import compare, write_demo
-from enhancer_dask.errors import ResumeError
+from enhancer_dask.errors import InputError, ResumeError
 
 
 def write_run(folder, simulated, **scent):
@@ -82,6 +82,8 @@ def test_compare__counts_what_was_found():
 def test_demo__finds_the_links_it_made(tmp_path):
     config = write_demo(tmp_path, seed=1)
     text = config.read_text()
+    with pytest.raises(InputError, match="run.yaml: is of another run; choose another folder for the demo"):
+        write_demo(tmp_path, seed=2)
     config.write_text(text.replace("scent:\n", "scent:\n  max_resamples: 2500\n"))  # the full ladder is `make demo`
     links = pd.read_parquet(ed.run(config, progress=False).links)
     table = compare(links, pd.read_csv(tmp_path / "input" / "truth.tsv", sep="\t"))

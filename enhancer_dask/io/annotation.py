@@ -55,6 +55,10 @@ def read_gtf(path: str | Path) -> pd.DataFrame:
     table = table[table["id"].notna()].reset_index(drop=True)
     if table.empty:
         raise InputError(f"{path}: no line has a gene_id; want a GTF as from GENCODE or Ensembl")
+    backward = table["end"] < table["start"]
+    if backward.any():
+        gene = table[backward].iloc[0]
+        raise InputError(f"{path}: gene {gene['id']!r} ends at {gene['end']}, before its start {gene['start'] + 1}")
     return table
 
 
@@ -75,7 +79,7 @@ def _span(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def annotate_genes(genes: pd.DataFrame, gtf: pd.DataFrame, label: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Give genes the coordinates of a GTF: by gene_id (version ignored), else by name.
+    """Give genes the coordinates of a GTF: by gene_id, else by gene_id without version, else by name.
 
     Genes that the GTF lacks keep what they had. Where a name has several entries the first is taken.
 
@@ -95,34 +99,48 @@ def annotate_genes(genes: pd.DataFrame, gtf: pd.DataFrame, label: str) -> tuple[
     InputError
         If no gene matches.
     """
-    by_id = gtf.assign(key=gtf["id"].str.replace(r"\.\d+", "", regex=True)).drop_duplicates("key").set_index("key")
-    by_name = gtf.drop_duplicates("name").set_index("name")
-    bare = genes["id"].str.replace(r"\.\d+$", "", regex=True)
-    has_id = bare.isin(by_id.index).to_numpy()
-    has_name = genes["name"].isin(by_name.index).to_numpy() & ~has_id
+    key, source = _match_keys(genes, gtf)
+    has_id, has_name = source == "id", source == "name"
     if not (has_id | has_name).any():
         raise InputError(
             f"{label}: none of the {len(genes)} genes is in this GTF (first gene: {genes['name'].iloc[0]!r}, "
             f"{genes['id'].iloc[0]!r}; first in the GTF: {gtf['name'].iloc[0]!r}, {gtf['id'].iloc[0]!r})"
         )
-    out = genes.copy()
+    out, found = genes.copy(), key >= 0
     for column in ("chrom", "start", "end", "strand"):
         values = out[column].to_numpy(copy=True)
-        values[has_id] = by_id[column].reindex(bare[has_id]).to_numpy()
-        values[has_name] = by_name[column].reindex(genes["name"][has_name]).to_numpy()
+        values[found] = gtf[column].to_numpy()[key[found]]
         out[column] = values
     report = {"n_by_id": int(has_id.sum()), "n_by_name": int(has_name.sum())}
     return out, report | {"n_unmatched": int((~has_id & ~has_name).sum())}
 
 
-def match_chromosome_style(genes: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
-    """Write the genes' chromosomes as the peaks do (``chr1`` or ``1``) if they share none as they stand."""
-    ours, theirs = set(genes["chrom"]) - {""}, set(peaks["chrom"]) - {""}
-    if not ours or not theirs or ours & theirs:
-        return genes
-    bare = genes["chrom"].str.removeprefix("chr")
-    if set("chr" + bare) & theirs:
-        return genes.assign(chrom=np.where(genes["chrom"] == "", "", "chr" + bare))
-    if set(bare) & theirs:
-        return genes.assign(chrom=bare)
-    return genes
+def _match_keys(genes: pd.DataFrame, gtf: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the GTF for each gene (-1: none) and what it was found by: the id, the id without version, the name."""
+    row, source = np.full(len(genes), -1), np.full(len(genes), "none", dtype=object)
+    for label, ours, theirs in (
+        ("id", genes["id"], gtf["id"]),
+        ("id", _bare(genes["id"]), _bare(gtf["id"])),
+        ("name", genes["name"], gtf["name"]),
+    ):
+        # an id that is only unique with what looks like its version must not be cut
+        usable = ~theirs.duplicated(keep=False if label == "id" else "first")
+        rows = np.flatnonzero(usable)
+        found = pd.Index(theirs.to_numpy()[rows]).get_indexer(pd.Index(ours))
+        new = (row < 0) & (found >= 0)
+        row[new], source[new] = rows[found[new]], label
+    return row, source
+
+
+def _bare(ids: pd.Series) -> pd.Series:
+    return ids.str.replace(r"\.\d+", "", regex=True)
+
+
+def match_chromosome_style(chroms: pd.Series, peak_chroms: set[str]) -> pd.Series:
+    """Write each chromosome as the peaks do (``chr1`` or ``1``, ``chrM`` or ``MT``) where they lack it as it stands."""
+    names = {}
+    for chrom in set(chroms):
+        bare = chrom.removeprefix("chr")
+        others = [f"chr{bare}", bare, *({"M": ["MT"], "MT": ["chrM"]}.get(bare, []))]
+        names[chrom] = next((name for name in [chrom, *others] if name in peak_chroms), chrom) if chrom else chrom
+    return chroms.map(names)

@@ -54,6 +54,8 @@ def align_cells(source: MultiomeSource, table: pd.DataFrame | None, label: str) 
             f"{source.label}: no barcode is in both modalities (first: {source.barcodes['rna'][0]!r} in rna, "
             f"{source.barcodes['atac'][0]!r} in atac)"
         )
+    if table is not None and table.empty:
+        raise InputError(f"{label}: the table has no cells")
     warnings = []
     if table is None:
         cells = source.obs.reindex(in_both)
@@ -79,6 +81,9 @@ def align_cells(source: MultiomeSource, table: pd.DataFrame | None, label: str) 
         )
     cells["celltype"] = celltype.astype(str)
     cells.index = cells.index.astype(str)
+    twice = [f"{new!r} and {old!r}" for new, old in STORE_NAMES.items() if {new, old} <= set(cells.columns)]
+    if twice:
+        raise InputError(f"{label}: columns {twice[0]} mean the same; keep one of them")
     cells = cells.rename_axis("barcode").rename(columns=STORE_NAMES)
     cells = cells.reset_index().sort_values(["celltype", "barcode"], kind="stable").set_index("barcode")
     cells = cells[["celltype", *(c for c in cells.columns if c != "celltype")]]

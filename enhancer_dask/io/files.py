@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,24 +26,59 @@ def staged(final: Path) -> Iterator[Path]:
         If the folder cannot be written to.
     """
     final = Path(final)
-    work = final.with_name(f".{final.name}.{uuid4().hex[:12]}")
-    _make_parent(final)
+    if not final.name:
+        raise InputError(f"{final}: not the name of a file or folder to write")
+    work = _beside(final)
+    made = _make_parent(final)
     try:
         yield work
         _sync(work)
-        if final.is_dir():
-            old = final.with_name(f".{final.name}.old-{uuid4().hex[:12]}")
+        if work.is_dir() and final.exists():
+            old = _beside(final)
             final.rename(old)
             work.rename(final)
-            shutil.rmtree(old)
+            _remove(old)
         else:
             os.replace(work, final)
-    except BaseException:
+    except BaseException as err:
         _remove(work)
+        for folder in made:
+            with suppress(OSError):  # somebody else may use it by now
+                folder.rmdir()
+        if isinstance(err, IsADirectoryError):
+            raise InputError(f"{final}: is a folder, want the name of a file") from err
         raise
 
 
-def _make_parent(final: Path) -> None:
+def _beside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{uuid4().hex[:12]}")
+
+
+def make_beside(final: Path) -> Path:
+    """A new folder for intermediate files, on the file system of ``final``."""
+    _make_parent(final)
+    folder = _beside(final)
+    folder.mkdir()
+    return folder
+
+
+def remove_leftovers(final: Path) -> None:
+    """Delete what writers of ``final`` left beside it when they were killed; nobody else may be writing it now."""
+    for path in final.parent.glob(f".{glob.escape(final.name)}.{'[0-9a-f]' * 12}"):
+        _remove(path)
+
+
+def remove_at_once(folder: Path) -> None:
+    """Delete a folder so that it is there whole or not at all, even if the deletion is interrupted."""
+    if folder.exists():
+        aside = _beside(folder)
+        folder.rename(aside)
+        _remove(aside)
+
+
+def _make_parent(final: Path) -> list[Path]:
+    """Make the folder of ``final``; returns the folders that were not there before, innermost first."""
+    missing = [folder for folder in final.parents if not folder.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         probe = final.parent / f".probe-{uuid4().hex[:12]}"
@@ -50,6 +86,7 @@ def _make_parent(final: Path) -> None:
         probe.unlink()
     except OSError as err:
         raise InputError(f"{final.parent}: cannot write to this folder ({err.strerror})") from err
+    return missing
 
 
 def _sync(path: Path) -> None:

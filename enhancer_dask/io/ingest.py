@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +27,13 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, ResumeError
 from enhancer_dask.io import annotation
 from enhancer_dask.io import cells as cell_tables
-from enhancer_dask.io.files import staged
+from enhancer_dask.io.files import make_beside, remove_leftovers, staged
 from enhancer_dask.io.multiome import MODALITIES, Block, MultiomeSource, concatenate, open_multiome
 
 if TYPE_CHECKING:
     from mudata import MuData
 
+LARGEST_COUNT = np.iinfo(np.uint32).max
 SMALLEST = {"rna": np.uint16, "atac": np.uint8}
 
 
@@ -80,20 +81,23 @@ def ingest(
     params = _describe(inputs, cells, gtf, assembly)
     if out.exists() and not overwrite and _already_there(out, params):
         return stores.open_store(out)
-    source = _open_all(inputs)
-    table = cell_tables.read_cells(cells) if isinstance(cells, str | Path) else _own_index(cells)
-    cell_frame, report = cell_tables.align_cells(
-        source, table, str(cells) if isinstance(cells, str | Path) else "cells"
-    )
-    features, gene_report = _place_features(source, gtf)
-    attrs = {"schema": stores.SCHEMA, "schema_version": stores.SCHEMA_VERSION, "software": __version__}
-    attrs |= {"assembly": assembly, "params": params, "report": report | gene_report}
-    with staged(out) as work:
-        spill = Path(mkdtemp(prefix=f".{out.name}.spill-", dir=out.parent))
-        try:
-            _write_store(work, source, cell_frame, features, attrs, spill)
-        finally:
-            shutil.rmtree(spill, ignore_errors=True)
+    _check_replaceable(out)
+    with closing(_open_all(inputs)) as source:
+        table = cell_tables.read_cells(cells) if isinstance(cells, str | Path) else _own_index(cells)
+        cell_frame, report = cell_tables.align_cells(
+            source, table, str(cells) if isinstance(cells, str | Path) else "cells"
+        )
+        features, gene_report = _place_features(source, gtf)
+        attrs = {"schema": stores.SCHEMA, "schema_version": stores.SCHEMA_VERSION, "software": __version__}
+        warnings = report["warnings"] + gene_report["warnings"]
+        attrs |= {"assembly": assembly, "params": params, "report": report | gene_report | {"warnings": warnings}}
+        remove_leftovers(out)
+        with staged(out) as work:
+            spill = make_beside(out)
+            try:
+                _write_store(work, source, cell_frame, features, attrs, spill)
+            finally:
+                shutil.rmtree(spill, ignore_errors=True)
     return stores.open_store(out)
 
 
@@ -143,6 +147,14 @@ def _already_there(out: Path, params: dict[str, Any]) -> bool:
     )
 
 
+def _check_replaceable(out: Path) -> None:
+    """Refuse to replace what is not a store of ours."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() and not stores.is_store(out):
+        raise InputError(f"{out}: exists and is no multiome store, so it is not overwritten; choose another name")
+
+
 def _open_all(inputs: Any) -> MultiomeSource:
     if not isinstance(inputs, list | tuple):
         inputs = [inputs]
@@ -164,15 +176,26 @@ def _own_index(cells: pd.DataFrame | None) -> pd.DataFrame | None:
 def _place_features(source: MultiomeSource, gtf: str | Path | None) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Features in store order with their column in the source, names made unique, genes annotated."""
     genes, peaks = source.features["rna"], source.features["atac"]
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"warnings": []}
+    peak_chroms = set(peaks["chrom"])
     if gtf is not None:
         genes, matched = annotation.annotate_genes(genes, annotation.read_gtf(gtf), str(gtf))
         report["gtf"] = matched
-    genes = annotation.match_chromosome_style(genes, peaks)
+    genes = genes.assign(chrom=annotation.match_chromosome_style(genes["chrom"], peak_chroms))
     report["n_genes_without_coordinates"] = int((genes["chrom"] == "").sum())
+    off = (genes["chrom"] != "") & ~genes["chrom"].isin(peak_chroms)
+    report["n_genes_off_the_peaks_chromosomes"] = int(off.sum())
+    if off.sum() > 0.9 * len(genes):
+        report["warnings"].append(
+            f"{off.sum()} of {len(genes)} genes lie on chromosomes without peaks (first: "
+            f"{genes['chrom'][off].iloc[0]!r}; peaks have {peaks['chrom'].iloc[0]!r})"
+        )
     twice = peaks["name"][peaks["name"].duplicated()]
     if len(twice):
         raise InputError(f"{source.label}: {len(twice)} duplicate peaks (first: {twice.iloc[0]!r})")
+    backward = (genes["chrom"] != "") & (genes["end"] < genes["start"])
+    if backward.any():
+        raise InputError(f"{source.label}: gene {genes['name'][backward].iloc[0]!r} ends before it starts")
     bad = (peaks["chrom"] == "") | (peaks["end"] <= peaks["start"])
     if bad.any():
         raise InputError(
@@ -287,12 +310,19 @@ def _checked(block: Block, source: MultiomeSource) -> sparse.csr_array:
     """The block as uint32; refuses negative, fractional and missing counts, naming a cell and a feature."""
     counts = block.counts
     data = counts.data
-    bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data)) if data.dtype.kind == "f" else data < 0
+    bad = (data < 0) | (data > LARGEST_COUNT)
+    if data.dtype.kind == "f":
+        bad |= ~np.isfinite(data) | (data != np.floor(data))
     if bad.any():
         k = int(np.argmax(bad))
         cell = int(np.searchsorted(counts.indptr, k, side="right")) - 1
         feature = source.features[block.modality]["name"].iloc[int(counts.indices[k])]
-        kind = "negative" if data[k] < 0 else "fractional" if np.isfinite(data[k]) else "missing"
+        kind = (
+            "missing" if not np.isfinite(data[k])
+            else "negative" if data[k] < 0
+            else "impossibly large" if data[k] > LARGEST_COUNT
+            else "fractional"
+        )  # fmt: skip
         raise InputError(
             f"{source.label}: {block.modality} has {kind} counts (first: {data[k]} of {feature!r} in cell "
             f"{source.barcodes[block.modality][block.start + cell]!r}); want raw counts, not normalised values"

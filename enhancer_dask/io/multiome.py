@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ BLOCK_CELLS = 2_000
 MODALITIES = {"rna": "Gene Expression", "atac": "Peaks"}
 FEATURE_COLUMNS = ("id", "name", "chrom", "start", "end", "strand")
 
+_STRANDS = {"+": "+", "-": "-", "1": "+", "-1": "-", "1.0": "+", "-1.0": "-"}
 _INTERVAL = re.compile(r"^(?P<chrom>.+?)[:_-](?P<start>\d+)[_-](?P<end>\d+)$")
 
 
@@ -56,6 +57,8 @@ class MultiomeSource:
     """Columns known per cell, indexed by barcode; may have no columns."""
     blocks: Callable[[], Iterator[Block]]
     """Reads the counts once from start to end."""
+    close: Callable[[], None] = lambda: None
+    """Closes the files."""
 
 
 def parse_intervals(names: Iterable[str]) -> pd.DataFrame:
@@ -112,7 +115,7 @@ def _from_10x(path: Path) -> MultiomeSource:
             kinds, ids, names = (table[key].asstr()[:] for key in ("feature_type", "id", "name"))
             intervals = table["interval"].asstr()[:] if "interval" in table else np.full(len(ids), "")
             barcodes = group["barcodes"].asstr()[:].astype(object)
-        except KeyError as err:
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise InputError(f"{path}: not a 10x feature-barcode matrix (Cell Ranger 3 or later): {err}") from err
         except OSError as err:
             raise InputError(f"{path}: damaged ({err})") from err
@@ -143,18 +146,33 @@ def _read_10x_cells(path: Path) -> Iterator[tuple[int, sparse.csr_array]]:
     with _open_hdf5(path) as file:
         group = file["matrix"]
         try:
-            n_features, n_cells = map(int, group["shape"][:])
+            n_features, n_cells = len(group["features/id"]), len(group["barcodes"])
             indptr = group["indptr"][:].astype(np.int64)
+            _check_pointers(group, indptr, n_features, n_cells)
             start = 0
             while start < n_cells:
                 stop = int(np.searchsorted(indptr, indptr[start] + BLOCK_ENTRIES, side="right")) - 1
                 stop = min(max(stop, start + 1), n_cells)
                 part = slice(indptr[start], indptr[stop])
-                entries = (group["data"][part], group["indices"][part], indptr[start : stop + 1] - indptr[start])
+                data, indices = group["data"][part], group["indices"][part]
+                if len(indices) and not 0 <= indices.min() <= indices.max() < n_features:
+                    raise ValueError(f"indices go from {indices.min()} to {indices.max()}, of {n_features} features")
+                entries = (data, indices, indptr[start : stop + 1] - indptr[start])
                 yield start, sparse.csr_array(entries, shape=(stop - start, n_features))
                 start = stop
-        except (OSError, KeyError, ValueError) as err:
+        except (OSError, KeyError, ValueError, TypeError, IndexError) as err:
             raise InputError(f"{path}: damaged, the counts cannot be read ({err})") from err
+
+
+def _check_pointers(group: h5py.Group, indptr: np.ndarray, n_features: int, n_cells: int) -> None:
+    """What scipy would take on trust and then read beyond its arrays."""
+    shape = tuple(map(int, group["shape"][:]))
+    if shape != (n_features, n_cells):
+        raise ValueError(f"shape is {shape}, with {n_features} features and {n_cells} barcodes")
+    if len(indptr) != n_cells + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        raise ValueError(f"indptr is not {n_cells + 1} ascending numbers from 0")
+    if not indptr[-1] == len(group["data"]) == len(group["indices"]):
+        raise ValueError(f"indptr ends at {indptr[-1]}, with {len(group['data'])} data")
 
 
 # -- MuData ------------------------------------------------------------------------------------------------
@@ -168,11 +186,13 @@ def _from_h5mu(path: Path) -> MultiomeSource:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of older library versions are read with a warning each
-            return _from_mudata(mudata.read_h5mu(path, backed="r"), str(path))
+            data = mudata.read_h5mu(path, backed="r")
+            source = _from_mudata(data, str(path))
     except InputError:
         raise
     except Exception as err:  # anndata wraps whatever HDF5 raises in types of its own
         raise InputError(f"{path}: not readable as .h5mu ({str(err).splitlines()[0]})") from err
+    return replace(source, close=data.file.close)
 
 
 def _from_mudata(data: MuData, label: str) -> MultiomeSource:
@@ -217,15 +237,16 @@ def _mudata_features(var: pd.DataFrame, modality: str) -> pd.DataFrame:
         where = parse_intervals(names if modality == "atac" else [""] * len(names))
     table = _feature_table(ids, names, where)
     if "strand" in var:
-        table["strand"] = var["strand"].astype(str).to_numpy()
+        table["strand"] = var["strand"].astype(str).map(_STRANDS).fillna(".").to_numpy()
     return table
 
 
 def _feature_table(ids: Any, names: Any, where: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"id": ids, "name": names, "strand": "."})
-    table["chrom"] = where["chrom"].astype(str).to_numpy()
-    table["start"] = where["start"].to_numpy(dtype=np.int64)
-    table["end"] = where["end"].to_numpy(dtype=np.int64)
+    known = where[["chrom", "start", "end"]].notna().all(axis=1).to_numpy()
+    table["chrom"] = np.where(known, where["chrom"].astype(str), "")
+    for column in ("start", "end"):
+        table[column] = pd.to_numeric(where[column]).fillna(-1).where(known, -1).astype(np.int64).to_numpy()
     return table[list(FEATURE_COLUMNS)]
 
 
@@ -259,7 +280,13 @@ def concatenate(sources: Sequence[MultiomeSource], samples: Sequence[str | None]
 
     barcodes = {m: np.concatenate([s.barcodes[m] for s in sources]) for m in MODALITIES}
     label = ", ".join(source.label for source in sources)
-    return MultiomeSource(label, first.features, barcodes, pd.concat([s.obs for s in sources]), blocks)
+    obs = pd.concat([source.obs for source in sources])
+
+    def close() -> None:
+        for source in sources:
+            source.close()
+
+    return MultiomeSource(label, first.features, barcodes, obs, blocks, close)
 
 
 def _named(source: MultiomeSource, sample: str | None) -> MultiomeSource:
@@ -267,4 +294,4 @@ def _named(source: MultiomeSource, sample: str | None) -> MultiomeSource:
         return source
     barcodes = {m: np.array([f"{sample}_{b}" for b in source.barcodes[m]], dtype=object) for m in MODALITIES}
     obs = source.obs.set_axis([f"{sample}_{b}" for b in source.obs.index]).assign(sample=sample)
-    return MultiomeSource(source.label, source.features, barcodes, obs, source.blocks)
+    return replace(source, barcodes=barcodes, obs=obs)

@@ -117,6 +117,22 @@ def check_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
     return table[["gene", "peak"]].astype(str).reset_index(drop=True)
 
 
+def output_table(path: str | Path) -> Path:
+    """Where a Parquet table is to be written, as an absolute path.
+
+    Raises
+    ------
+    InputError
+        If the name does not end in .parquet or is that of a folder.
+    """
+    path = Path(path).resolve()
+    if path.suffix != ".parquet":
+        raise InputError(f"{path}: want a name that ends in .parquet (there is --tsv for .tsv.gz)")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, want the name of a file")
+    return path
+
+
 def check_params(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Refuse to take over or to mix with a result that was made with other parameters.
 

@@ -12,10 +12,11 @@ import pandas as pd
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.export import write_bed
-from enhancer_dask.io.tables import check_params, read_meta, write_parquet
+from enhancer_dask.io.tables import check_params, output_table, read_meta, write_parquet
 from enhancer_dask.stores import MultiomeStore
 
 Anchor = Literal["overlap", "centre", "tss"]
+LARGEST_WINDOW = 1_000_000_000  # beyond any chromosome
 _BED = ["chrom", "start", "end", "name"]
 
 
@@ -60,8 +61,8 @@ def candidate_pairs(
     0    A    p
     1    A    q
     """
-    if window < 0:
-        raise InputError(f"window is {window} bp; want 0 or more")
+    if not 0 <= window <= LARGEST_WINDOW:
+        raise InputError(f"window is {window} bp; want 0 to {LARGEST_WINDOW}")
     if anchor not in get_args(Anchor):
         raise InputError(f"anchor is {anchor!r}; want one of {', '.join(get_args(Anchor))}")
     for label, table in (("genes", genes), ("peaks", peaks)):
@@ -173,12 +174,16 @@ def candidates(
     ResumeError
         If ``out`` was made with other parameters and ``overwrite`` is not set.
     """
-    data, out = MultiomeStore(Path(store)), Path(out)
+    data, out = MultiomeStore(Path(store)), output_table(out)
+    beds = {kind: out.with_name(f"{out.stem}.{kind}s.bed") for kind in ("gene", "peak")}
     params = {"stage": "candidates", "store": data.fingerprint, "window": window, "anchor": anchor}
     params |= {"min_fraction": min_fraction, "genes": None if genes is None else sorted(genes)}
     if out.exists() and not overwrite:
         check_params(out, read_meta(out).get("params", {}), params)
-        return pd.read_parquet(out)
+        if all(bed.exists() for bed in beds.values()):
+            return pd.read_parquet(out)
+    if not 0 <= min_fraction <= 1:
+        raise InputError(f"min_fraction is {min_fraction}; want a share from 0 to 1")
     gene_table, peak_table = frequent(data, "gene", min_fraction), frequent(data, "peak", min_fraction)
     if (data.column("gene_chrom") == "").all():
         raise InputError(f"{store}: no gene has coordinates; ingest again with --gtf")
@@ -196,8 +201,7 @@ def candidates(
     pairs["distance_bp"] = signed_distance(
         gene_table.set_index("name").loc[pairs["gene"]], peak_table.set_index("name").loc[pairs["peak"]]
     )
-    stem = out.name.removesuffix(".parquet")
-    write_bed(gene_table, out.with_name(f"{stem}.genes.bed"))
-    write_bed(peak_table, out.with_name(f"{stem}.peaks.bed"))
+    write_bed(gene_table, beds["gene"])
+    write_bed(peak_table, beds["peak"])
     write_parquet(pairs, out, meta={"params": params})
     return pairs

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
@@ -34,7 +33,7 @@ class Covariates:
     values: Floats
     """Shape (cells, columns); no intercept."""
     names: tuple[str, ...]
-    """One per column; a categorical column gives ``column=level`` for each level but the first."""
+    """One per column; a categorical column gives ``column=level`` for each level but the most frequent."""
     constant: tuple[str, ...]
     """Terms left out because they are constant in these cells, so that the intercept holds them already."""
 
@@ -70,7 +69,7 @@ def parse_terms(terms: str | Sequence[str]) -> list[tuple[str, str | None, str]]
 def read_covariates(store: MultiomeStore, celltype: str, terms: str | Sequence[str]) -> Covariates:
     """Covariates of the cells of one type, in store order.
 
-    Text columns become dummies against their first level (sorted) among these cells.
+    Text columns become dummies against the most frequent level among these cells.
 
     Raises
     ------
@@ -88,12 +87,10 @@ def read_covariates(store: MultiomeStore, celltype: str, terms: str | Sequence[s
         if raw.dtype.kind == "O" and function is None:
             if (raw == "").any():
                 raise InputError(_bad_cells(store, celltype, term, raw == "", "empty"))
-            columns = pd.get_dummies(
-                pd.Series(raw, dtype=str), prefix=term, prefix_sep="=", drop_first=True, dtype=float
-            )
-            values.extend(columns.to_numpy().T)
-            names.extend(columns.columns)
-            constant.extend([term] * (columns.shape[1] == 0))
+            levels = _levels(raw)
+            values.extend((raw == level).astype(np.float64) for level in levels)
+            names.extend(f"{term}={level}" for level in levels)
+            constant.extend([term] * (not levels))
             continue
         numbers = _numbers(store, celltype, term, function, raw)
         if np.ptp(numbers) == 0:
@@ -106,9 +103,18 @@ def read_covariates(store: MultiomeStore, celltype: str, terms: str | Sequence[s
     return Covariates(matrix, tuple(names), tuple(constant))
 
 
+def _levels(raw: NDArray[Any]) -> list[str]:
+    """Levels that get a dummy: all but the most frequent one, which is least likely to be without counts."""
+    levels, n = np.unique(raw.astype(str), return_counts=True)
+    return [str(level) for level in np.delete(levels, np.argmax(n))]
+
+
 def read_offset(store: MultiomeStore, celltype: str, term: str) -> Floats:
     """Offset of the cells of one type, for instance ``log(nUMI)``, shape (cells,); errors as for covariates."""
-    ((term, function, column),) = parse_terms([term])
+    parsed = parse_terms([term])
+    if not parsed:
+        raise InputError("offset is empty; want a term such as log(nUMI)")
+    ((term, function, column),) = parsed
     raw = store.column(f"cell_{_known_column(store, column)}")[store.cells_of(celltype)]
     return _numbers(store, celltype, term, function, raw)
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -25,10 +26,11 @@ from scipy.stats import false_discovery_control
 from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.io.files import remove_leftovers
 from enhancer_dask.io.ingest import ingest
-from enhancer_dask.io.tables import check_pairs, check_params, read_meta, read_pairs
+from enhancer_dask.io.tables import check_pairs, check_params, output_table, read_meta, read_pairs
 from enhancer_dask.links.candidates import signed_distance
-from enhancer_dask.links.covariates import Covariates, parse_terms, read_covariates, read_offset
+from enhancer_dask.links.covariates import parse_terms, read_covariates, read_offset
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Refitter, Rung, climb, fit_and_prepare
 from enhancer_dask.stats.resampling import resample_counts
@@ -50,6 +52,7 @@ _FIT_STATUS = {
     poisson.NOT_CONVERGED: "not converged",
     poisson.SEPARATED: "separated",
     poisson.ALIASED: "collinear covariates",
+    poisson.CONSTANT: "peak open in all cells",
 }
 
 
@@ -96,8 +99,8 @@ def scent_block(
     -------
     DataFrame
         One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_basic_p, n_cells,
-        fraction_expressed, fraction_open, n_resamples (of the last rung), status. A pair that was not tested has
-        NaN (beta -inf or +inf if separated) and a status that says why.
+        fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), status. A pair that was
+        not tested has NaN (beta -inf or +inf if separated) and a status that says why.
     """
     n = rna.shape[1]
     expressed = np.count_nonzero(rna, axis=1)[gene] / n
@@ -107,12 +110,13 @@ def scent_block(
     table["fraction_expressed"], table["fraction_open"] = expressed, opened
     table["n_resamples"] = 0
     table["status"] = _too_rare(expressed > min_fraction, opened > min_fraction, min_fraction)
+    nuisance = poisson.make_nuisance(covariates, offset)
     tested: list[int] = []
     refitters: list[Refitter] = []
     beta, se, status = table["beta"].to_numpy(copy=True), table["se"].to_numpy(copy=True), table["status"].to_list()
     for i in np.flatnonzero(table["status"] == ""):
         accessibility = (atac[peak[i]] > 0).astype(np.uint8) if binarise else atac[peak[i]]
-        fit, refitter = fit_and_prepare(rna[gene[i]], accessibility, covariates, offset=offset, engine=engine)
+        fit, refitter = fit_and_prepare(rna[gene[i]], accessibility, nuisance, engine=engine)
         status[i], beta[i], se[i] = _FIT_STATUS[fit.status], fit.coefficients[-1], fit.standard_errors[-1]
         if fit.status == poisson.CONVERGED:
             tested.append(int(i))
@@ -127,6 +131,7 @@ def scent_block(
     p, n_resamples = climb(refitters, beta[tested], draw, n_cells=n, ladder=ladder)
     table.loc[tested, "boot_basic_p"] = p
     table.loc[tested, "n_resamples"] = n_resamples
+    table.loc[table.index[tested][np.isnan(p)], "status"] = "no resample estimable"
     return table
 
 
@@ -305,7 +310,8 @@ def scent(
         See :func:`scent_block`.
     out : path, optional
         Parquet table to write. Its parts lie in ``<out>.parts`` meanwhile; the same call after an interruption
-        goes on where it stopped, and returns the table at once if it is finished.
+        goes on where it stopped, and returns the table at once if it is finished. Without it the work is done in
+        Dask's ``temporary-directory``, which workers on other machines must share.
     client : distributed.Client or function that opens one, optional
         By default the current client, else threads of this process.
     chunk_pairs : int
@@ -330,18 +336,23 @@ def scent(
         See :mod:`enhancer_dask.errors`.
     """
     if not isinstance(store, str | Path) or out is None:
-        with tempfile.TemporaryDirectory(prefix="enhancer-dask-") as scratch:
+        folder = dask.config.get("temporary-directory", None)
+        with tempfile.TemporaryDirectory(prefix="enhancer-dask-", dir=folder) as scratch:
             if not isinstance(store, str | Path):
-                ingest(store, Path(scratch) / "multiome.zarr")
+                made = ingest(store, Path(scratch) / "multiome.zarr")
+                for message in made.attrs["report"]["warnings"]:
+                    (warn or _python_warning)(message)
                 store = Path(scratch) / "multiome.zarr"
             return scent(
                 store, pairs, celltype=celltype, covariates=covariates, offset=offset, engine=engine, seed=seed,
                 binarise=binarise, min_fraction=min_fraction, ladder=ladder, out=out or Path(scratch) / "links.parquet",
                 client=client, chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
-    data, out = MultiomeStore(Path(store)), Path(out)
+    # absolute, because workers may have another current folder
+    data, out = MultiomeStore(Path(store).resolve()), output_table(out)
     terms = tuple(term for term, _, _ in parse_terms(covariates))
-    types = [celltype] if isinstance(celltype, str) else list(data.celltypes if celltype is None else celltype)
+    asked = [celltype] if isinstance(celltype, str) else data.celltypes if celltype is None else celltype
+    types = list(dict.fromkeys(asked))
     options = {
         "engine": engine,
         "seed": seed,
@@ -349,6 +360,8 @@ def scent(
         "min_fraction": min_fraction,
         "ladder": tuple(ladder),
     }
+    if not 0 <= min_fraction < 1:
+        raise InputError(f"min_fraction is {min_fraction}; want a share from 0 to below 1")
     _check_request(data, types, terms, offset, engine, chunk_pairs, warn or _python_warning)
     table = read_pairs(pairs) if isinstance(pairs, str | Path) else check_pairs(pairs, "pairs")
     unique = table.drop_duplicates()
@@ -375,7 +388,7 @@ def _check_request(
     engine: str,
     chunk_pairs: int,
     warn: Callable[[str], None],
-) -> dict[str, Covariates]:
+) -> None:
     """Find before the run what would fail in every chunk."""
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
@@ -383,21 +396,15 @@ def _check_request(
         raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
     if not types:
         raise InputError("no cell type given")
-    read = {}
     for celltype in types:
-        read[celltype] = read_covariates(store, celltype, terms)
-        for term in read[celltype].constant:
+        read = read_covariates(store, celltype, terms)
+        for term in read.constant:
             warn(f"covariate {term!r} is constant in {celltype!r} and left out there")
         if offset is not None:
             read_offset(store, celltype, offset)
-        rank = np.linalg.matrix_rank(
-            np.column_stack([np.ones(len(read[celltype].values)), poisson.standardise(read[celltype].values)[0]])
-        )
-        if rank < 1 + len(read[celltype].names):
-            warn(
-                f"covariates are collinear in {celltype!r}, nothing is tested there: {', '.join(read[celltype].names)}"
-            )
-    return read
+        z = poisson.make_nuisance(read.values).z
+        if np.linalg.matrix_rank(np.column_stack([np.ones(len(z)), z])) < 1 + z.shape[1]:
+            warn(f"covariates are collinear in {celltype!r}, nothing is tested there: {', '.join(read.names)}")
 
 
 def run_work(
@@ -416,6 +423,7 @@ def run_work(
     def finish(table: pa.Table, row: int) -> pa.Table:
         return table.append_column("fdr", pa.array(fdr[row : row + len(table)])).select(list(COLUMNS))
 
+    remove_leftovers(out)
     chunks.merge(work, out, finish)
     return pd.read_parquet(out)
 

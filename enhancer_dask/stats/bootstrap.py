@@ -1,6 +1,6 @@
 """Bootstrap over cells: refit engines behind one interface, the basic p-value, SCENT's ladder.
 
-An engine is a function ``(counts, indicators, z, offset, start) -> refitter``; a refitter takes a block of
+An engine is a function ``(counts, indicators, nuisance, start) -> refitter``; a refitter takes a block of
 resample counts, shape (R, n), and returns the coefficients of the indicators, shape (R, q). The ladder knows no
 more than that, so a faster engine is one more entry of ``ENGINES``.
 """
@@ -18,7 +18,7 @@ from enhancer_dask.stats import poisson
 
 Floats = NDArray[np.float64]
 Refitter = Callable[[NDArray[np.integer]], Floats]
-Engine = Callable[[NDArray[Any], NDArray[Any], Floats, Floats, Floats], Refitter]
+Engine = Callable[[NDArray[Any], NDArray[Any], poisson.Nuisance, Floats], Refitter]
 
 
 class Rung(NamedTuple):
@@ -49,33 +49,32 @@ BLOCK_DRAWS = 4_000_000
 
 
 @njit(nogil=True, cache=True)
-def _refit_block(design, first, counts, offset, start, resamples, tolerance):
+def _refit_block(design, first, watched, counts, offset, start, resamples, tolerance):
     out = np.empty((resamples.shape[0], design.shape[0] - first))
     for r in range(resamples.shape[0]):
         weights = resamples[r].astype(np.float64)
-        out[r] = poisson.refit_weighted(design, first, counts, weights, offset, start, tolerance)
+        out[r] = poisson.refit_weighted(design, first, watched, counts, weights, offset, start, tolerance)
     return out
 
 
-def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], z: Floats, offset: Floats, start: Floats) -> Refitter:
+def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, start: Floats) -> Refitter:
     """Newton on all cells of every resample, warm-started at the full-sample fit: the reference.
 
     Parameters
     ----------
     counts : array, shape (n,)
     indicators : array, shape (n, q)
-    z : float64 array, shape (n, c)
-        Standardised covariates.
-    offset : float64 array, shape (n,)
+    nuisance : Nuisance
     start : float64 array, shape (1 + c + q,)
-        Full-sample coefficients of intercept, z and indicators.
+        Full-sample coefficients of intercept, standardised covariates and indicators.
     """
 
     def refitter(resamples: NDArray[np.integer]) -> Floats:
-        # built here and not kept: a chunk has hundreds of pairs, and their designs would fill the memory
-        design, first = poisson.design_rows(indicators, z), 1 + z.shape[1]
+        # built here and not kept: a chunk has many pairs, and their designs would fill the memory
+        design, first = nuisance.design(indicators), 1 + nuisance.z.shape[1]
+        watched = nuisance.watched(indicators.shape[1])
         y, block = np.ascontiguousarray(counts, dtype=np.float64), np.ascontiguousarray(resamples)
-        boot: Floats = _refit_block(design, first, y, offset, start, block, poisson.STEP_TOLERANCE)
+        boot: Floats = _refit_block(design, first, watched, y, nuisance.offset, start, block, poisson.STEP_TOLERANCE)
         return boot
 
     return refitter
@@ -85,31 +84,28 @@ ENGINES: dict[str, Engine] = {"exact": exact_engine}
 
 
 def fit_and_prepare(
-    counts: NDArray[Any],
-    indicators: NDArray[Any],
-    covariates: NDArray[Any],
-    *,
-    offset: NDArray[Any] | None = None,
-    engine: str = "exact",
+    counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, *, engine: str = "exact"
 ) -> tuple[poisson.PoissonFit, Refitter]:
-    """Fit the original sample once and prepare an engine for its resamples; see :func:`refit`."""
+    """Fit the original sample once and prepare an engine for its resamples; see :func:`refit`.
+
+    Raises
+    ------
+    ValueError
+        If the engine is unknown.
+    """
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    n = len(counts)
-    covariates = np.asarray(covariates, dtype=np.float64).reshape(n, -1)
-    indicators = np.asarray(indicators).reshape(n, -1)
-    shift = np.zeros(n) if offset is None else np.ascontiguousarray(offset, dtype=np.float64)
-    fit = poisson.fit_poisson(counts, indicators, covariates, offset=shift)
-    z, centre, scale = poisson.standardise(covariates)
-    start = fit.coefficients.copy()
-    if np.isfinite(start).all():
-        slopes = slice(1, 1 + z.shape[1])
-        start[0] += start[slopes] @ centre
-        start[slopes] *= scale
+    indicators = np.asarray(indicators).reshape(len(counts), -1)
+    fit = poisson.fit_prepared(counts, indicators, nuisance)
+    start = np.where(np.isfinite(fit.coefficients), fit.coefficients, 0.0)
+    if fit.status == poisson.CONVERGED:
+        slopes = slice(1, 1 + nuisance.z.shape[1])
+        start[0] += start[slopes] @ nuisance.centre
+        start[slopes] *= nuisance.scale
     else:  # no finite fit of the original sample; some resamples may still have one
         start[:] = 0.0
-        start[0] = poisson.null_intercept(np.asarray(counts), shift)
-    return fit, ENGINES[engine](counts, indicators, z, shift, start)
+        start[0] = nuisance.null_intercept(np.asarray(counts))
+    return fit, ENGINES[engine](counts, indicators, nuisance, start)
 
 
 def refit(
@@ -149,10 +145,11 @@ def refit(
     ValueError
         If the engine is unknown or the resamples are not of shape (R, n).
     """
-    block = np.asarray(resamples)
-    if block.ndim != 2 or block.shape[1] != len(counts):
-        raise ValueError(f"resamples have shape {block.shape}, want (R, {len(counts)})")
-    _, refitter = fit_and_prepare(counts, indicators, covariates, offset=offset, engine=engine)
+    block, n = np.asarray(resamples), len(counts)
+    if block.ndim != 2 or block.shape[1] != n:
+        raise ValueError(f"resamples have shape {block.shape}, want (R, {n})")
+    nuisance = poisson.make_nuisance(np.asarray(covariates, dtype=np.float64).reshape(n, -1), offset)
+    _, refitter = fit_and_prepare(counts, indicators, nuisance, engine=engine)
     return refitter(block)
 
 
@@ -160,7 +157,7 @@ def basic_p(n_beyond: int, n_estimable: int) -> float:
     """Two-sided p-value of the basic bootstrap, SCENT's rule.
 
     With t = 2 * observed - resampled, ``n_beyond`` counts t <= 0 among ``n_estimable`` resamples R. The value is
-    ``2 min(k / R, 1 - k / R)``, and 2 / R where k is 0 or R. NaN if nothing was estimable.
+    ``2 min(k / R, 1 - k / R)``, and 2 / R (at most 1) where k is 0 or R. NaN if nothing was estimable.
 
     Examples
     --------
@@ -170,7 +167,7 @@ def basic_p(n_beyond: int, n_estimable: int) -> float:
     if n_estimable == 0:
         return float("nan")
     if n_beyond in (0, n_estimable):
-        return 2.0 / n_estimable
+        return min(1.0, 2.0 / n_estimable)
     return 2.0 * min(n_beyond, n_estimable - n_beyond) / n_estimable
 
 
@@ -200,7 +197,7 @@ def climb(
         Basic-bootstrap p-value of the last rung reached; separated resamples rank as infinite, resamples
         without an estimate are left out.
     n_resamples : int64 array, shape (T,)
-        Resamples drawn on that rung.
+        Resamples of that rung with an estimate: its size, unless some were not estimable.
     """
     p = np.full(len(refitters), np.nan)
     n_resamples = np.zeros(len(refitters), dtype=np.int64)
@@ -217,6 +214,6 @@ def climb(
                 estimable[test] += np.count_nonzero(~np.isnan(boot))
         for test in active:
             p[test] = basic_p(int(beyond[test]), int(estimable[test]))
-            n_resamples[test] = size
+            n_resamples[test] = estimable[test]
         active = [test for test in active if p[test] < climb_below]
     return p, n_resamples

@@ -3,15 +3,16 @@
 One compiled fit serves the original sample (all weights 1) and the bootstrap (weights = how often each cell
 was drawn). The first column of the design is the intercept, then covariates, then indicators (the peaks).
 
-A maximum need not exist. Three cases are told apart before any step is taken, per indicator:
+A maximum need not exist. Three cases are told apart before any step is taken, per indicator and per covariate of
+two values (a dummy):
 
-* the indicator is constant in the cells at hand: it is not estimable, coefficient NaN;
+* it is constant in the cells at hand: it is not estimable, coefficient NaN;
 * no counts in the cells above its smallest value (no counts in open cells): the likelihood grows for ever as
   the coefficient falls, coefficient -inf;
 * no counts in the cells below its largest value (counts in open cells alone): coefficient +inf.
 
 Separated cells (those above or below) then have mean zero and carry no information on the other
-coefficients, so they leave the fit.
+coefficients, so they leave the fit, and so does the column.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ MAX_ITERATIONS = 50
 # A Newton step below this (standardised covariates, log scale) leaves an error of about its square.
 STEP_TOLERANCE = 1e-4
 FIT_TOLERANCE = 1e-8
-# A column whose share of itself outside the span of its predecessors is below this is aliased (R's glm: 1e-7).
+# A column whose squared length outside the span of its predecessors is below this share of the whole is aliased.
 ALIAS_TOLERANCE = 1e-9
 
-CONVERGED, NOT_CONVERGED, SEPARATED, ALIASED = 0, 1, 2, 3
+CONVERGED, NOT_CONVERGED, SEPARATED, ALIASED, CONSTANT = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class PoissonFit:
     standard_errors: Floats
     """From the inverse Fisher information at the maximum (dispersion 1), shape (1 + c + q,)."""
     status: int
-    """CONVERGED, NOT_CONVERGED, SEPARATED (an indicator is infinite) or ALIASED (collinear columns)."""
+    """CONVERGED, NOT_CONVERGED, SEPARATED (an indicator is infinite), ALIASED (collinear columns) or CONSTANT (an
+    indicator has one value)."""
     iterations: int
     """Newton steps taken."""
 
@@ -157,38 +159,37 @@ def newton(design, counts, weights, offset, beta, info, tolerance, max_iteration
 
 
 @njit(nogil=True, cache=True)
-def _separate(design, first, counts, weights, keep, coefficient):
-    """Apply the separation rule to indicator rows ``design[first:]``; narrows ``keep``, fills ``coefficient``.
+def _separate(design, watched, counts, weights, keep, limit):
+    """Apply the separation rule to some rows of the design; narrows ``keep``, fills ``limit``.
 
-    ``coefficient[j]`` becomes -inf, +inf or NaN where indicator j has no finite estimate and stays 0 otherwise.
+    ``limit[j]`` becomes -inf, +inf or NaN where row j has no finite coefficient and stays 0 otherwise.
     """
     n = counts.size
-    q = design.shape[0] - first
     changed = True
     while changed:
         changed = False
-        for j in range(q):
-            if coefficient[j] != 0.0:
+        for j in watched:
+            if limit[j] != 0.0:
                 continue
-            column = design[first + j]
+            row = design[j]
             low, high = np.inf, -np.inf
             for i in range(n):
                 if keep[i] and weights[i] > 0:
-                    low, high = min(low, column[i]), max(high, column[i])
+                    low, high = min(low, row[i]), max(high, row[i])
             if not low < high:
-                coefficient[j] = np.nan
+                limit[j] = np.nan
                 continue
             above, below = 0.0, 0.0
             for i in range(n):
                 if keep[i]:
                     weighted = weights[i] * counts[i]
-                    above += weighted * (column[i] > low)
-                    below += weighted * (column[i] < high)
+                    above += weighted * (row[i] > low)
+                    below += weighted * (row[i] < high)
             if above == 0.0 or below == 0.0:
-                coefficient[j] = -np.inf if above == 0.0 else np.inf
+                limit[j] = -np.inf if above == 0.0 else np.inf
                 bound = low if above == 0.0 else high
                 for i in range(n):
-                    keep[i] = keep[i] and column[i] == bound
+                    keep[i] = keep[i] and row[i] == bound
                 changed = True
 
 
@@ -221,7 +222,7 @@ def _independent_columns(design, weights, use, estimable):
 
 
 @njit(nogil=True, cache=True)
-def refit_weighted(design, first, counts, weights, offset, start, tolerance):
+def refit_weighted(design, first, watched, counts, weights, offset, start, tolerance):
     """Coefficients of the indicators for one set of integer case weights.
 
     Parameters
@@ -230,6 +231,8 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
         Rows: ones, covariates (best standardised), indicators.
     first : int
         Row of the first indicator, 1 + c.
+    watched : int64 array
+        Rows that the separation rule looks at: the indicators and covariates of two values.
     counts, weights, offset : float64 arrays, shape (n,)
     start : float64 array, shape (1 + c + q,)
         Coefficients to start from, usually those of the original sample.
@@ -243,12 +246,11 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
     """
     k = design.shape[0]
     keep = weights > 0
-    coefficient = np.zeros(k - first)
-    _separate(design, first, counts, weights, keep, coefficient)
-    use = np.ones(k, dtype=np.bool_)
-    use[first:] = coefficient == 0.0
+    limit = np.zeros(k)
+    _separate(design, watched, counts, weights, keep, limit)
+    use = limit == 0.0
     if not np.any(use[first:]):
-        return coefficient
+        return limit[first:]
     cells = np.flatnonzero(keep)
     m = cells.size
     rows = np.empty((k, m))
@@ -260,11 +262,9 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
             rows[j, i] = design[j, cells[i]]
 
     estimable = np.ones(k, dtype=np.bool_)
-    status = NOT_CONVERGED
     chosen = np.flatnonzero(use)
     beta, info = start[chosen].copy(), np.zeros((chosen.size, chosen.size))
-    if np.all(use):
-        status, _ = newton(rows, y, w, o, beta, info, tolerance, MAX_ITERATIONS)
+    status, _ = newton(rows[chosen], y, w, o, beta, info, tolerance, MAX_ITERATIONS)
     if status != CONVERGED:  # rare: drop aliased columns, start afresh
         _independent_columns(rows, w, use, estimable)
         chosen = np.flatnonzero(use)
@@ -272,33 +272,53 @@ def refit_weighted(design, first, counts, weights, offset, start, tolerance):
         beta[0] = np.log(np.sum(w * y) / np.sum(w * np.exp(o)))
         status, _ = newton(rows[chosen], y, w, o, beta, info, tolerance, MAX_ITERATIONS)
     for position in range(chosen.size):
-        j = chosen[position] - first
-        if j >= 0:
-            coefficient[j] = beta[position]
-    for j in range(k - first):
-        if np.isfinite(coefficient[j]) and (status != CONVERGED or not estimable[first + j]):
-            coefficient[j] = np.nan
-    return coefficient
+        limit[chosen[position]] = beta[position]
+    for j in range(first, k):
+        if np.isfinite(limit[j]) and (status != CONVERGED or not estimable[j]):
+            limit[j] = np.nan
+    return limit[first:]
 
 
-def standardise(covariates: Floats) -> tuple[Floats, Floats, Floats]:
-    """Centre and scale columns; returns (z, centre, scale). A constant column is centred and keeps scale 1."""
-    centre = covariates.mean(axis=0)
-    scale = covariates.std(axis=0)
+@dataclass(frozen=True, slots=True)
+class Nuisance:
+    """Covariates and offset, made ready once for all fits in the same cells."""
+
+    z: Floats
+    """Covariates centred and scaled, shape (n, c)."""
+    centre: Floats
+    """Mean of each covariate, in its own unit, shape (c,)."""
+    scale: Floats
+    """Standard deviation of each covariate, 1 where it is constant, shape (c,)."""
+    two_valued: NDArray[np.bool_]
+    """Whether a covariate takes two values, as dummies do, shape (c,)."""
+    offset: Floats
+    """Log scale, shape (n,)."""
+
+    def design(self, indicators: NDArray[Any]) -> Floats:
+        """One contiguous row per column of the regression: ones, z, indicators; shape (1 + c + q, n)."""
+        ones = np.ones(len(self.z))
+        return np.ascontiguousarray(np.vstack([ones, self.z.T, np.asarray(indicators, dtype=np.float64).T]))
+
+    def watched(self, n_indicators: int) -> NDArray[np.int64]:
+        """Rows of the design that the separation rule looks at."""
+        c = self.z.shape[1]
+        return np.concatenate([1 + np.flatnonzero(self.two_valued), np.arange(1 + c, 1 + c + n_indicators)])
+
+    def null_intercept(self, counts: NDArray[Any]) -> float:
+        """Intercept of the model without anything else, half a count taken where there are none."""
+        return float(np.log(max(counts.sum(), 0.5) / np.exp(self.offset).sum()))
+
+
+def make_nuisance(covariates: NDArray[Any], offset: NDArray[Any] | None = None) -> Nuisance:
+    """Standardise covariates, shape (n, c) with c >= 0, and settle the offset (zeros if None)."""
+    covariates = np.asarray(covariates, dtype=np.float64)
+    centre, scale = covariates.mean(axis=0), covariates.std(axis=0)
     # rounding leaves a constant column with a spread of about 1e-16 of its size, which must not be blown up
     scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(centre)), scale, 1.0)
-    return (covariates - centre) / scale, centre, scale
-
-
-def design_rows(indicators: NDArray[Any], z: Floats) -> Floats:
-    """Design with one contiguous row per column of the regression: ones, z, indicators; shape (1 + c + q, n)."""
-    rows = np.vstack([np.ones(len(z)), z.T, np.asarray(indicators, dtype=np.float64).T])
-    return np.ascontiguousarray(rows)
-
-
-def null_intercept(counts: NDArray[Any], offset: Floats) -> float:
-    """Intercept of the model without anything else, half a count taken where there are none."""
-    return float(np.log(max(counts.sum(), 0.5) / np.exp(offset).sum()))
+    z = (covariates - centre) / scale
+    two_valued = ((z == z.min(axis=0)) | (z == z.max(axis=0))).all(axis=0)
+    shift = np.zeros(len(z)) if offset is None else np.ascontiguousarray(offset, dtype=np.float64)
+    return Nuisance(z, centre, scale, two_valued, shift)
 
 
 def fit_poisson(
@@ -325,48 +345,59 @@ def fit_poisson(
     -------
     PoissonFit
         Coefficients are NaN if the columns are collinear or the fit did not converge. Where an indicator is
-        separated it is -inf or +inf and everything else is NaN.
+        separated it is -inf or +inf and everything else is NaN. A dummy without counts in its cells (or in all
+        others) is -inf (+inf) and leaves the other coefficients as the remaining cells give them.
 
     Notes
     -----
     The same maximum as R's ``glm(..., family = poisson)``. R takes standard errors from the weights of its last
     iteration but one; here they belong to the maximum itself (differences up to 2.4e-6, relative, were seen).
     """
+    n = len(counts)
+    nuisance = make_nuisance(np.asarray(covariates, dtype=np.float64).reshape(n, -1), offset)
+    return fit_prepared(counts, np.asarray(indicators).reshape(n, -1), nuisance)
+
+
+def fit_prepared(counts: NDArray[Any], indicators: NDArray[Any], nuisance: Nuisance) -> PoissonFit:
+    """:func:`fit_poisson` with covariates and offset made ready by :func:`make_nuisance`."""
     y = np.ascontiguousarray(counts, dtype=np.float64)
-    x = np.asarray(indicators, dtype=np.float64).reshape(y.size, -1)
-    z = np.asarray(covariates, dtype=np.float64).reshape(y.size, -1)
-    shift = np.zeros(y.size) if offset is None else np.ascontiguousarray(offset, dtype=np.float64)
-    z, centre, scale = standardise(z)
-    rows = design_rows(x, z)
-    k, first = rows.shape[0], rows.shape[0] - x.shape[1]
+    rows = nuisance.design(indicators)
+    k, first = rows.shape[0], 1 + nuisance.z.shape[1]
     nothing = np.full(k, np.nan)
-    ones = np.ones(y.size)
-
-    limit = np.zeros(k - first)
-    _separate(rows, first, y, ones, np.ones(y.size, dtype=np.bool_), limit)
-    if np.isnan(limit).any():
-        return PoissonFit(nothing, nothing.copy(), ALIASED, 0)
-    if np.isinf(limit).any():
+    keep, limit = np.ones(y.size, dtype=np.bool_), np.zeros(k)
+    _separate(rows, nuisance.watched(k - first), y, np.ones(y.size), keep, limit)
+    if np.isinf(limit[first:]).any():
         coefficients = nothing.copy()
-        coefficients[first:] = np.where(np.isinf(limit), limit, np.nan)
+        coefficients[first:] = np.where(np.isinf(limit[first:]), limit[first:], np.nan)
         return PoissonFit(coefficients, nothing, SEPARATED, 0)
-    use, estimable = np.ones(k, dtype=np.bool_), np.ones(k, dtype=np.bool_)
-    _independent_columns(rows, ones, use, estimable)
-    if not use.all():
+    if np.isnan(limit[first:]).any():
+        return PoissonFit(nothing, nothing.copy(), CONSTANT, 0)
+
+    use = ~np.isinf(limit)  # a constant covariate stays and shows as collinear
+    rows, y, shift = rows[:, keep], y[keep], nuisance.offset[keep]
+    independent, estimable = use.copy(), np.ones(k, dtype=np.bool_)
+    _independent_columns(rows, np.ones(y.size), independent, estimable)
+    if (independent != use).any():
         return PoissonFit(nothing, nothing.copy(), ALIASED, 0)
 
-    beta, info = np.zeros(k), np.zeros((k, k))
-    beta[0] = null_intercept(y, shift)
-    status, iterations = newton(rows, y, ones, shift, beta, info, FIT_TOLERANCE, MAX_ITERATIONS)
+    beta, info = np.zeros(use.sum()), np.zeros((use.sum(), use.sum()))
+    beta[0] = float(np.log(max(y.sum(), 0.5) / np.exp(shift).sum()))
+    chosen = np.ascontiguousarray(rows[use])
+    status, iterations = newton(chosen, y, np.ones(y.size), shift, beta, info, FIT_TOLERANCE, MAX_ITERATIONS)
     if status != CONVERGED:
         return PoissonFit(nothing, nothing.copy(), NOT_CONVERGED, iterations)
-    return _in_own_units(beta, info, centre, scale, first, iterations)
+    coefficients, errors = _in_own_units(beta, info, nuisance, use)
+    limit[use] = coefficients
+    nothing[use] = errors
+    return PoissonFit(limit, nothing, CONVERGED, iterations)
 
 
-def _in_own_units(beta: Floats, info: Floats, centre: Floats, scale: Floats, first: int, iterations: int) -> PoissonFit:
-    """Undo the standardisation of the covariates."""
-    back = np.eye(beta.size)
-    back[range(1, first), range(1, first)] = 1.0 / scale
-    back[0, 1:first] = -centre / scale
+def _in_own_units(beta: Floats, info: Floats, nuisance: Nuisance, use: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Undo the standardisation of the covariates: coefficients and standard errors of the columns in use."""
+    first = 1 + nuisance.z.shape[1]
+    back = np.eye(use.size)
+    back[range(1, first), range(1, first)] = 1.0 / nuisance.scale
+    back[0, 1:first] = -nuisance.centre / nuisance.scale
+    back = back[np.ix_(use, use)]
     covariance = back @ np.linalg.inv(np.tril(info) + np.tril(info, -1).T) @ back.T
-    return PoissonFit(back @ beta, np.sqrt(np.diag(covariance)), CONVERGED, iterations)
+    return back @ beta, np.sqrt(np.diag(covariance))

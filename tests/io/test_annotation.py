@@ -66,9 +66,24 @@ def test_annotate_genes__by_id_then_by_name(gtf):
         annotate_genes(genes.iloc[2:], read_gtf(gtf), "genes.gtf")
 
 
-@pytest.mark.parametrize(("theirs", "want"), [("chr1", "chr1"), ("1", "1"), ("NC_1", "chr1")])
-def test_match_chromosome_style__follows_the_peaks(theirs, want):
-    peaks = pd.DataFrame({"chrom": [theirs]})
-    for own in ("chr1", "1"):
-        genes = match_chromosome_style(pd.DataFrame({"chrom": [own, ""]}), peaks)
-        assert genes["chrom"].tolist() == [own if theirs == "NC_1" else want, ""]
+def test_annotate_genes__an_id_is_cut_only_where_that_keeps_it_unique():
+    gtf = pd.DataFrame({"id": ["Pp3c1.10", "Pp3c1.20"], "chrom": ["c1", "c2"], "start": [1, 2], "end": [3, 4]})
+    gtf = gtf.assign(name=gtf["id"], strand="+")
+    genes = gtf.assign(chrom="", start=-1, end=-1)
+    assert annotate_genes(genes, gtf, "x")[0]["chrom"].tolist() == ["c1", "c2"]
+    with pytest.raises(InputError, match="none of the 1 genes"):
+        annotate_genes(genes.iloc[:1].assign(id="Pp3c1.30", name="Pp3c1.30"), gtf, "x")
+
+
+def test_match_chromosome_style__follows_the_peaks_chromosome_by_chromosome():
+    own = pd.Series(["chr1", "1", "", "MT", "chrM", "KI270728.1", "7"])
+    peaks = {"chr1", "chrM", "KI270728.1"}
+    assert match_chromosome_style(own, peaks).tolist() == ["chr1", "chr1", "", "chrM", "chrM", "KI270728.1", "7"]
+    peaks = {"1", "MT", "7"}
+    assert match_chromosome_style(own, peaks).tolist() == ["1", "1", "", "MT", "MT", "KI270728.1", "7"]
+
+
+def test_read_gtf__refuses_genes_that_end_before_they_start(tmp_path):
+    (tmp_path / "g.gtf").write_text('chr1\tx\tgene\t90\t9\t.\t+\t.\tgene_id "G";\n')
+    with pytest.raises(InputError, match="g.gtf: gene 'G' ends at 9, before its start 90"):
+        read_gtf(tmp_path / "g.gtf")

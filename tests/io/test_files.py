@@ -13,7 +13,7 @@ def test_staged__file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), staged(final) as work:
         work.write_text("half")
         raise RuntimeError
-    assert not list((tmp_path / "sub").iterdir())
+    assert not list(tmp_path.iterdir())
     with staged(final) as work:
         work.write_text("first")
         assert not final.exists()

@@ -98,7 +98,7 @@ def test_candidate_pairs__refuses_bad_tables():
         candidate_pairs(genes, peaks.drop(columns="name"))
     with pytest.raises(InputError, match="genes: column 'strand' is missing"):
         candidate_pairs(genes, peaks, anchor="tss")
-    with pytest.raises(InputError, match="window is -1 bp"):
+    with pytest.raises(InputError, match="window is -1 bp; want 0 to 1000000000"):
         candidate_pairs(genes, peaks, window=-1)
     assert candidate_pairs(genes.iloc[:0], peaks).empty
 

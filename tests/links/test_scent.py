@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from distributed import Client, LocalCluster
 from scipy import stats
 
 from enhancer_dask import chunks
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
 from enhancer_dask.links.scent import COLUMNS, benjamini_hochberg, block_bounds, scent, scent_block
-from enhancer_dask.stats.bootstrap import up_to
+from enhancer_dask.stats.bootstrap import Rung, up_to
 
 SHORT = up_to(500)
 
@@ -93,7 +94,7 @@ def test_scent_block__every_pair_says_why():
     table = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", ladder=SHORT)
     assert table["status"].tolist() == [
         "tested", "gene below 5%", "gene below 5%", "peak below 5%", "gene and peak below 5%", "separated",
-        "collinear covariates",
+        "peak open in all cells",
     ]  # fmt: skip
     tested = (table["status"] == "tested").to_numpy()
     assert table.loc[tested, ["beta", "se", "z", "p", "boot_basic_p"]].notna().all(axis=None)
@@ -139,16 +140,26 @@ def test_scent__table_has_every_candidate_once_in_order(whole, pairs, store):
     assert set(whole["status"]) >= {"tested", "peak below 5%"}
 
 
+@pytest.fixture(scope="module")
+def clients(client):
+    """Two worker processes, one worker process, threads of this process."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as one,
+        LocalCluster(processes=False, n_workers=1, threads_per_worker=3, dashboard_address=":0") as threads,
+        Client(one, set_as_default=False) as single,
+        Client(threads, set_as_default=False) as threaded,
+    ):
+        yield {"two": client, "one": single, "threads": threaded}
+
+
+@pytest.mark.parametrize("workers", ["two", "one", "threads"])
 @pytest.mark.parametrize("chunk_pairs", [1, 7, 1000])
-def test_scent__does_not_depend_on_chunks_or_workers(store, pairs, client, chunk_pairs):
+def test_scent__does_not_depend_on_chunks_or_workers(store, pairs, clients, chunk_pairs, workers):
     some = pd.read_parquet(pairs).iloc[20:60]
-    run = [
-        scent(store, some, ladder=SHORT, seed=5, progress=False, chunk_pairs=chunk_pairs, client=c)
-        for c in (client, lambda: module.client_or_threads(None))
-    ]
-    reference = scent(store, some.sample(frac=1, random_state=0), ladder=SHORT, seed=5, progress=False)
-    for table in run:
-        pd.testing.assert_frame_equal(table, reference, check_exact=True)
+    settings = {"ladder": SHORT, "seed": 5, "progress": False}
+    table = scent(store, some, **settings, chunk_pairs=chunk_pairs, client=clients[workers])
+    reference = scent(store, some.sample(frac=1, random_state=0), **settings)
+    pd.testing.assert_frame_equal(table, reference, check_exact=True)
 
 
 def test_scent__seed_matters_and_repeats(store, pairs, whole):
@@ -226,7 +237,7 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
     parts = sorted((tmp_path / "links.parquet.parts").glob("part-*"))
     written = [p.stat().st_mtime_ns for p in parts[1:]]
     parts[0].unlink()
-    monkeypatch.setattr(chunks.shutil, "rmtree", lambda *_, **__: None)  # keep the parts, to look at them
+    monkeypatch.setattr(chunks, "remove_at_once", lambda _: None)  # keep the parts, to look at them
     scent(store, pairs, **settings, chunk_pairs=8)
     assert [p.stat().st_mtime_ns for p in parts[1:]] == written  # a finished part is never computed again
     assert parts[0].exists()
@@ -241,12 +252,59 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
         ({"covariates": "log(nUMI),batch"}, "covariate 'batch' is not a column"),
         ({"offset": "log(batch)"}, "covariate 'batch' is not a column"),
         ({"chunk_pairs": 0}, "chunk_pairs is 0; want 1 or more"),
+        ({"offset": ""}, "offset is empty; want a term"),
+        ({"min_fraction": 2}, "min_fraction is 2; want a share from 0 to below 1"),
     ],
 )
 def test_scent__bad_requests_leave_nothing_behind(store, pairs, tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         scent(store, pairs, **{"celltype": "A", "out": tmp_path / "links.parquet", "progress": False, **change})
     assert not list(tmp_path.iterdir())
+
+
+def test_scent__output_must_be_the_name_of_a_parquet_file(store, pairs, tmp_path):
+    with pytest.raises(InputError, match=r"links.csv: want a name that ends in .parquet"):
+        scent(store, pairs, celltype="A", out=tmp_path / "links.csv", progress=False)
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "folder.parquet" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="folder.parquet: is a folder, want the name of a file"):
+        scent(store, pairs, celltype="A", out=tmp_path / "folder.parquet", progress=False, overwrite=True)
+    assert (tmp_path / "folder.parquet" / "thesis.txt").exists()
+
+
+def test_scent__a_cell_type_named_twice_counts_once(store, pairs):
+    some = pd.read_parquet(pairs).iloc[:30]
+    twice, once = (scent(store, some, celltype=t, ladder=SHORT, progress=False) for t in (["A", "B", "A"], ["A", "B"]))
+    pd.testing.assert_frame_equal(twice, once)
+
+
+def test_scent__paths_may_be_relative_while_workers_are_elsewhere(store, pairs, client, tmp_path, monkeypatch):
+    some = pd.read_parquet(pairs).iloc[:5]
+    monkeypatch.chdir(store.parent)
+    out = os.path.relpath(tmp_path / "links.parquet")
+    client.run(os.chdir, "/")
+    assert len(scent(store.name, some, celltype="A", ladder=SHORT, out=out, client=client, progress=False)) == 5
+
+
+def test_scent_block__no_estimable_resample_is_said():
+    atac = np.ones((1, 3), int)
+    atac[0, 0] = 0
+    rna = np.array([[2, 1, 3]])
+    table = scent_block(rna, atac, [0], [0], np.empty((3, 0)), celltype="x", ladder=[Rung(1, 0.0)], seed=2)
+    assert 0 <= table["n_resamples"].item() <= 1
+    statuses = {
+        scent_block(rna, atac, [0], [0], np.empty((3, 0)), celltype="x", ladder=[Rung(1, 0.0)], seed=s)["status"].item()
+        for s in range(20)
+    }
+    assert statuses == {"tested", "no resample estimable"}
+
+
+def test_scent__many_rare_categories(store, pairs):
+    """Donors without counts of a gene leave the fit; p-values stay p-values and most pairs can be tested."""
+    some = pd.read_parquet(pairs).iloc[:60]
+    links = scent(store, some, covariates="log(nUMI),donor", ladder=SHORT, progress=False)
+    assert not (links["status"] == "not converged").any()
+    assert links["boot_basic_p"].dropna().between(0, 1).all()
 
 
 def test_scent__bad_pairs(store, tmp_path):

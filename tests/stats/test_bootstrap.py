@@ -97,6 +97,28 @@ def test_basic_p__is_the_rule_of_scent(k, want):
     assert bootstrap.basic_p(k, 100) == pytest.approx(want)
 
 
+def test_basic_p__is_never_above_one():
+    assert bootstrap.basic_p(0, 1) == bootstrap.basic_p(1, 1) == 1.0
+    assert np.isnan(bootstrap.basic_p(0, 0))
+
+
+def test_refit__a_rare_dummy_does_not_lose_resamples():
+    # one count in the cells of a level: a third of the resamples draw none of it, and must not be lost
+    rng = np.random.default_rng(1)
+    n = 300
+    level = np.arange(n) < 15
+    counts = np.where(level, 0, rng.poisson(1.0, n))
+    counts[3] = 1
+    peak = rng.random(n) < 0.4
+    resamples = resample_counts(n, 0, 300, seed=0, celltype="x", rung=0)
+    boot = bootstrap.refit(counts, peak[:, None], level[:, None].astype(float), resamples)[:, 0]
+    without = (resamples[:, level] * counts[level]).sum(axis=1) == 0
+    assert 0.2 < without.mean() < 0.5
+    assert np.isfinite(boot).all()
+    rest = bootstrap.refit(counts[~level], peak[~level, None], np.empty((n - 15, 0)), resamples[:, ~level])[:, 0]
+    np.testing.assert_allclose(boot[without], rest[without], atol=1e-6)
+
+
 def test_climb__stops_where_the_rule_says_and_draws_each_rung_afresh():
     drawn = []
 
@@ -127,7 +149,7 @@ def test_climb__block_size_changes_nothing(monkeypatch):
     n = 80
     counts, peak = rng.poisson(1.0, n), rng.random(n) < 0.4
     counts = counts + 2 * peak
-    fit, refitter = bootstrap.fit_and_prepare(counts, peak, rng.normal(size=(n, 1)))
+    fit, refitter = bootstrap.fit_and_prepare(counts, peak, poisson.make_nuisance(rng.normal(size=(n, 1))))
 
     def draw(rung, start, stop):
         return resample_counts(n, start, stop, seed=0, celltype="x", rung=rung)
@@ -147,7 +169,8 @@ def test_climb__separated_resamples_rank_as_infinite_and_missing_ones_are_left_o
     def refitter(resamples):
         return np.array([-np.inf] * 10 + [np.inf] * 20 + [np.nan] * 50 + [1.0] * 20)[:, None]
 
-    p, _ = bootstrap.climb(
+    p, n_resamples = bootstrap.climb(
         [refitter], np.array([1.0]), lambda *_: np.zeros((100, 1), int), n_cells=1, ladder=[bootstrap.Rung(100, 0.0)]
     )
+    assert n_resamples[0] == 50
     assert p[0] == pytest.approx(2 * 20 / 50)  # 2 * 1 - inf <= 0 in 20 of the 50 that have an estimate

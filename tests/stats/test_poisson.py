@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -50,9 +54,9 @@ def test_fit_poisson__is_the_maximum_with_offset_and_real_valued_peak(seed):
         ([0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], poisson.SEPARATED, -np.inf),  # a gene without counts
         ([0, 0, 0, 3, 1, 2], [1, 1, 1, 0, 0, 0], poisson.SEPARATED, -np.inf),  # none in open cells
         ([3, 1, 2, 0, 0, 0], [1, 1, 1, 0, 0, 0], poisson.SEPARATED, np.inf),  # all in open cells
-        ([3, 1, 2, 0, 0, 1], [0, 0, 0, 0, 0, 0], poisson.ALIASED, np.nan),  # never open
-        ([3, 1, 2, 0, 0, 1], [1, 1, 1, 1, 1, 1], poisson.ALIASED, np.nan),  # always open
-        ([2], [1], poisson.ALIASED, np.nan),  # one cell
+        ([3, 1, 2, 0, 0, 1], [0, 0, 0, 0, 0, 0], poisson.CONSTANT, np.nan),  # never open
+        ([3, 1, 2, 0, 0, 1], [1, 1, 1, 1, 1, 1], poisson.CONSTANT, np.nan),  # always open
+        ([2], [1], poisson.CONSTANT, np.nan),  # one cell
     ],
 )
 def test_fit_poisson__says_why_there_is_no_estimate(counts, peak, status, beta):
@@ -92,12 +96,45 @@ def test_fit_poisson__large_offsets_and_skewed_covariates():
     np.testing.assert_allclose(design.T @ resid / np.abs(design).sum(axis=0), 0, atol=1e-9)
 
 
-def test_newton__plain_python_equals_compiled():
-    rng = np.random.default_rng(5)
-    n = 30
-    design = np.vstack([np.ones(n), rng.normal(size=n), rng.integers(0, 2, n)]).astype(float)
-    counts, weights, offset = rng.poisson(2.0, n).astype(float), rng.integers(0, 3, n).astype(float), np.zeros(n)
-    results = []
-    for kernel in (poisson.refit_weighted, poisson.refit_weighted.py_func):
-        results.append(kernel(design, 2, counts, weights, offset, np.zeros(3), 1e-10))
-    np.testing.assert_allclose(results[0], results[1], rtol=1e-12)
+def test_fit_poisson__a_dummy_without_counts_leaves_with_its_cells():
+    rng = np.random.default_rng(3)
+    n = 400
+    batch = np.repeat([0, 1, 2], [250, 50, 100])
+    dummies = np.column_stack([batch == 1, batch == 2]).astype(float)
+    peak, z = rng.integers(0, 2, n), rng.normal(size=(n, 1))
+    counts = np.where(batch == 1, 0, rng.poisson(1.0, n))
+    fit = poisson.fit_poisson(counts, peak, np.hstack([z, dummies]))
+    rest = batch != 1
+    want = poisson.fit_poisson(counts[rest], peak[rest], np.hstack([z, dummies[:, 1:]])[rest])
+    assert fit.status == want.status == poisson.CONVERGED
+    np.testing.assert_allclose(fit.coefficients[[0, 1, 3, 4]], want.coefficients, atol=1e-9)
+    np.testing.assert_allclose(fit.standard_errors[[0, 1, 3, 4]], want.standard_errors, rtol=1e-8)
+    assert fit.coefficients[2] == -np.inf
+    assert np.isnan(fit.standard_errors[2])
+
+
+PLAIN = """
+import numpy as np
+from enhancer_dask.stats import bootstrap, poisson
+from enhancer_dask.stats.resampling import resample_counts
+rng = np.random.default_rng(5)
+n = 40
+counts, z = rng.poisson(0.5, n), np.column_stack([rng.normal(size=n), rng.integers(0, 2, n)])
+peaks = np.column_stack([rng.random(n) < 0.4, rng.random(n) < 0.1])
+resamples = resample_counts(n, 0, 30, seed=0, celltype="x", rung=0)
+print(bootstrap.refit(counts, peaks, z, resamples, offset=0.1 * z[:, 0]).tolist())
+print(list(poisson.fit_poisson(counts, peaks[:, 0], z).coefficients))
+"""
+
+
+def test_kernels__plain_python_equals_compiled():
+    printed = []
+    for off in ("0", "1"):
+        environment = {**os.environ, "NUMBA_DISABLE_JIT": off}
+        done = subprocess.run(
+            [sys.executable, "-c", PLAIN], env=environment, capture_output=True, text=True, check=True
+        )
+        numbers = done.stdout.replace("nan", "float('nan')").replace("inf", "float('inf')")
+        printed.append([eval(line.replace("np.float64", "")) for line in numbers.splitlines()])
+    for compiled, plain in zip(*printed, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-7, atol=1e-9)
