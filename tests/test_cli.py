@@ -35,10 +35,27 @@ def result(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+GENES = """\
+chr17\tHAVANA\tgene\t40553769\t40565472\t.\t-\t.\tgene_id "ENSG00000126353.3"; gene_name "CCR7";
+chr2\tHAVANA\tgene\t144384081\t144520390\t.\t-\t.\tgene_id "ENSG00000169554.23"; gene_name "ZEB2";
+chr6\tHAVANA\tgene\t32659467\t32668383\t.\t-\t.\tgene_id "ENSG00000179344.16"; gene_name "HLA-DQB1";
+"""
+
+
 def test_cli__tiles_from_ingest_to_links(shared, oracle, tmp_path):
     data = shared / "data"
-    made = result(cli("ingest", data / "pbmc_multiome_tiles.h5mu", "--out", "tiles.zarr", cwd=tmp_path))
+    (tmp_path / "genes.gtf").write_text(GENES)
+    made = result(
+        cli("ingest", data / "pbmc_multiome_tiles.h5mu", "--gtf", "genes.gtf", "--out", "tiles.zarr", cwd=tmp_path)
+    )
     assert (made["n_cells"], made["n_genes"], made["n_peaks"], made["n_celltypes"]) == (9460, 3, 3325, 11)
+    # the tiles were made of the gene bodies +- 250 kb; ZEB2's body was longer in the annotation of that day
+    cli("candidates", "tiles.zarr", "--window", "250000", "--min-fraction", "0", "--out", "pairs.parquet", cwd=tmp_path)
+    pairs, blocks = pd.read_parquet(tmp_path / "pairs.parquet"), pd.read_csv(data / "pbmc_tiles_pairs.csv.gz")
+    for gene in ("CCR7", "HLA-DQB1"):
+        assert set(pairs["peak"][pairs["gene"] == gene]) == set(blocks["peak"][blocks["gene"] == gene])
+    assert set(pairs["peak"]) < set(blocks["peak"])
+    assert len(blocks) - len(pairs) == 9
     args = ["scent", "tiles.zarr", "--pairs", data / "pbmc_tiles_pairs.csv.gz", "--celltype", "CD14+ Monocytes"]
     args += ["--celltype", "CD4 Memory", "--covariates", "log(nUMI),percent.mito", "--seed", "0", "--engine", "exact"]
     made = result(cli(*args, "--out", "links.parquet", "--max-resamples", "500", "--tsv", cwd=tmp_path))
@@ -49,7 +66,9 @@ def test_cli__tiles_from_ingest_to_links(shared, oracle, tmp_path):
     both = links.merge(want, on=["celltype", "gene", "peak"], suffixes=("", "_r"))
     assert (both["beta"] - both["beta_r"]).abs().max() < 1e-8
     assert len(pd.read_csv(tmp_path / "links.tsv.gz", sep="\t")) == len(links)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["links.parquet", "links.tsv.gz", "tiles.zarr"]
+    assert links["distance_bp"].abs().max() < 400_000
+    kept = {"links.parquet", "links.tsv.gz", "pairs.parquet", "pairs.genes.bed", "pairs.peaks.bed"}
+    assert {p.name for p in tmp_path.iterdir()} == kept | {"genes.gtf", "tiles.zarr"}
 
 
 def test_cli__real_peaks_from_ingest_to_links(shared, tmp_path):

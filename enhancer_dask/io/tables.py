@@ -125,7 +125,7 @@ def output_table(path: str | Path) -> Path:
     InputError
         If the name does not end in .parquet or is that of a folder.
     """
-    path = Path(path).resolve()
+    path = Path(path).absolute()
     if path.suffix != ".parquet":
         raise InputError(f"{path}: want a name that ends in .parquet (there is --tsv for .tsv.gz)")
     if path.is_dir():

@@ -349,7 +349,7 @@ def scent(
                 client=client, chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
     # absolute, because workers may have another current folder
-    data, out = MultiomeStore(Path(store).resolve()), output_table(out)
+    data, out = MultiomeStore(Path(store).absolute()), output_table(out)
     terms = tuple(term for term, _, _ in parse_terms(covariates))
     asked = [celltype] if isinstance(celltype, str) else data.celltypes if celltype is None else celltype
     types = list(dict.fromkeys(asked))
