@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from pathlib import Path
+
+# Numba's cache looks at the file of a kernel, not at the files of the kernels it calls, so after an edit it may serve
+# old code. Here its folder is named by all of them; set before numba is imported, and inherited by every process.
+KERNELS = sorted((Path(__file__).resolve().parents[1] / "enhancer_dask" / "stats").glob("*.py"))
+DIGEST = hashlib.blake2b(b"".join(path.read_bytes() for path in KERNELS), digest_size=8).hexdigest()
+os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"enhancer-dask-numba-{DIGEST}")
 
 import mudata
 import numpy as np

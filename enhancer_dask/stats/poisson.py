@@ -24,6 +24,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from enhancer_dask.stats.exponential import exp_into
+
 Floats = NDArray[np.float64]
 
 # Sums over cells may be reordered so that they vectorise; infinities and NaN keep their meaning.
@@ -101,10 +103,10 @@ def _score_and_information(design, counts, weights, eta, work, score, info):
     at a time, which the compiler turns into vector instructions.
     """
     mean, resid = work[0], work[1]
+    exp_into(eta, mean, resid)
     loglik = 0.0
     for i in range(eta.size):
-        mean[i] = weights[i] * np.exp(eta[i])
-    for i in range(eta.size):
+        mean[i] *= weights[i]
         weighted = weights[i] * counts[i]
         loglik += weighted * eta[i] - mean[i]
         resid[i] = weighted - mean[i]
@@ -158,13 +160,34 @@ def newton(design, counts, weights, offset, beta, info, tolerance, max_iteration
     return NOT_CONVERGED, max_iterations
 
 
+@njit(nogil=True, cache=True, fastmath=FASTMATH | {"nnan", "nsz"})
+def _extent(row, weights):
+    """Smallest and largest value of a row among the cells of positive weight."""
+    low, high = np.inf, -np.inf
+    for i in range(row.size):
+        drawn = weights[i] > 0
+        low = min(low, row[i] if drawn else np.inf)
+        high = max(high, row[i] if drawn else -np.inf)
+    return low, high
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def _counts_beyond(row, counts, weights, low, high):
+    """Weighted counts in the cells above ``low``, and in those below ``high``."""
+    above, below = 0.0, 0.0
+    for i in range(row.size):
+        weighted = weights[i] * counts[i]
+        above += weighted if row[i] > low else 0.0
+        below += weighted if row[i] < high else 0.0
+    return above, below
+
+
 @njit(nogil=True, cache=True)
-def _separate(design, watched, counts, weights, keep, limit):
-    """Apply the separation rule to some rows of the design; narrows ``keep``, fills ``limit``.
+def _separate(design, watched, counts, weights, limit):
+    """Apply the separation rule to some rows of the design; sets ``weights`` of separated cells to 0.
 
     ``limit[j]`` becomes -inf, +inf or NaN where row j has no finite coefficient and stays 0 otherwise.
     """
-    n = counts.size
     changed = True
     while changed:
         changed = False
@@ -172,24 +195,17 @@ def _separate(design, watched, counts, weights, keep, limit):
             if limit[j] != 0.0:
                 continue
             row = design[j]
-            low, high = np.inf, -np.inf
-            for i in range(n):
-                if keep[i] and weights[i] > 0:
-                    low, high = min(low, row[i]), max(high, row[i])
+            low, high = _extent(row, weights)
             if not low < high:
                 limit[j] = np.nan
                 continue
-            above, below = 0.0, 0.0
-            for i in range(n):
-                if keep[i]:
-                    weighted = weights[i] * counts[i]
-                    above += weighted * (row[i] > low)
-                    below += weighted * (row[i] < high)
+            above, below = _counts_beyond(row, counts, weights, low, high)
             if above == 0.0 or below == 0.0:
                 limit[j] = -np.inf if above == 0.0 else np.inf
                 bound = low if above == 0.0 else high
-                for i in range(n):
-                    keep[i] = keep[i] and row[i] == bound
+                for i in range(row.size):
+                    if row[i] != bound:
+                        weights[i] = 0.0
                 changed = True
 
 
@@ -222,6 +238,23 @@ def _independent_columns(design, weights, use, estimable):
 
 
 @njit(nogil=True, cache=True)
+def _drawn(design, counts, weights, offset):
+    """The cells of positive weight, close together: a third of a resample's cells are not drawn."""
+    cells = np.flatnonzero(weights)
+    m = cells.size
+    rows = np.empty((design.shape[0], m))
+    y, w, o = np.empty(m), np.empty(m), np.empty(m)
+    for i in range(m):
+        cell = cells[i]
+        y[i], w[i], o[i] = counts[cell], weights[cell], offset[cell]
+    for j in range(design.shape[0]):
+        row, source = rows[j], design[j]
+        for i in range(m):
+            row[i] = source[cells[i]]
+    return rows, y, w, o
+
+
+@njit(nogil=True, cache=True)
 def refit_weighted(design, first, watched, counts, weights, offset, start, tolerance):
     """Coefficients of the indicators for one set of integer case weights.
 
@@ -234,6 +267,7 @@ def refit_weighted(design, first, watched, counts, weights, offset, start, toler
     watched : int64 array
         Rows that the separation rule looks at: the indicators and covariates of two values.
     counts, weights, offset : float64 arrays, shape (n,)
+        Cells that were not drawn have weight 0.
     start : float64 array, shape (1 + c + q,)
         Coefficients to start from, usually those of the original sample.
     tolerance : float
@@ -245,26 +279,17 @@ def refit_weighted(design, first, watched, counts, weights, offset, start, toler
         -inf or +inf where separated, NaN where not estimable or where Newton failed.
     """
     k = design.shape[0]
-    keep = weights > 0
     limit = np.zeros(k)
-    _separate(design, watched, counts, weights, keep, limit)
+    rows, y, w, o = _drawn(design, counts, weights, offset)
+    _separate(rows, watched, y, w, limit)
     use = limit == 0.0
     if not np.any(use[first:]):
         return limit[first:]
-    cells = np.flatnonzero(keep)
-    m = cells.size
-    rows = np.empty((k, m))
-    y, w, o = np.empty(m), np.empty(m), np.empty(m)
-    for i in range(m):
-        y[i], w[i], o[i] = counts[cells[i]], weights[cells[i]], offset[cells[i]]
-    for j in range(k):
-        for i in range(m):
-            rows[j, i] = design[j, cells[i]]
-
     estimable = np.ones(k, dtype=np.bool_)
     chosen = np.flatnonzero(use)
+    columns = rows if chosen.size == k else rows[chosen]
     beta, info = start[chosen].copy(), np.zeros((chosen.size, chosen.size))
-    status, _ = newton(rows[chosen], y, w, o, beta, info, tolerance, MAX_ITERATIONS)
+    status, _ = newton(columns, y, w, o, beta, info, tolerance, MAX_ITERATIONS)
     if status != CONVERGED:  # rare: drop aliased columns, start afresh
         _independent_columns(rows, w, use, estimable)
         chosen = np.flatnonzero(use)
@@ -364,8 +389,8 @@ def fit_prepared(counts: NDArray[Any], indicators: NDArray[Any], nuisance: Nuisa
     rows = nuisance.design(indicators)
     k, first = rows.shape[0], 1 + nuisance.z.shape[1]
     nothing = np.full(k, np.nan)
-    keep, limit = np.ones(y.size, dtype=np.bool_), np.zeros(k)
-    _separate(rows, nuisance.watched(k - first), y, np.ones(y.size), keep, limit)
+    weights, limit = np.ones(y.size), np.zeros(k)
+    _separate(rows, nuisance.watched(k - first), y, weights, limit)
     if np.isinf(limit[first:]).any():
         coefficients = nothing.copy()
         coefficients[first:] = np.where(np.isinf(limit[first:]), limit[first:], np.nan)
@@ -374,16 +399,14 @@ def fit_prepared(counts: NDArray[Any], indicators: NDArray[Any], nuisance: Nuisa
         return PoissonFit(nothing, nothing.copy(), CONSTANT, 0)
 
     use = ~np.isinf(limit)  # a constant covariate stays and shows as collinear
-    rows, y, shift = rows[:, keep], y[keep], nuisance.offset[keep]
     independent, estimable = use.copy(), np.ones(k, dtype=np.bool_)
-    _independent_columns(rows, np.ones(y.size), independent, estimable)
+    _independent_columns(rows, weights, independent, estimable)
     if (independent != use).any():
         return PoissonFit(nothing, nothing.copy(), ALIASED, 0)
 
     beta, info = np.zeros(use.sum()), np.zeros((use.sum(), use.sum()))
-    beta[0] = float(np.log(max(y.sum(), 0.5) / np.exp(shift).sum()))
-    chosen = np.ascontiguousarray(rows[use])
-    status, iterations = newton(chosen, y, np.ones(y.size), shift, beta, info, FIT_TOLERANCE, MAX_ITERATIONS)
+    beta[0] = nuisance.null_intercept(y)
+    status, iterations = newton(rows[use], y, weights, nuisance.offset, beta, info, FIT_TOLERANCE, MAX_ITERATIONS)
     if status != CONVERGED:
         return PoissonFit(nothing, nothing.copy(), NOT_CONVERGED, iterations)
     coefficients, errors = _in_own_units(beta, info, nuisance, use)
