@@ -127,70 +127,84 @@ def run(
     KeyboardInterrupt
         Passed on after the chunks in flight were cancelled; finished parts stay.
     """
-    begin = time.monotonic()
+    begin, signature = time.monotonic(), work.signature
     _claim(work)
-    missing = np.fromiter((not _is_done(work, i) for i in range(work.n_chunks)), bool, work.n_chunks)
+    missing = np.fromiter((not _is_done(work.part(i), signature) for i in range(work.n_chunks)), bool, work.n_chunks)
     pending = (int(i) for i in np.flatnonzero(missing))
-    n_found = work.n_chunks - int(missing.sum())
-    meta = {"signature": work.signature}
-    failed: dict[int, list[BaseException]] = {}  # what went wrong in each attempt
+    n_found, n_missing = work.n_chunks - int(missing.sum()), int(missing.sum())
+    failures = _Failures(work, retries)
     flying: dict[Any, int] = {}
-    n_disk_errors = 0
 
     def submit(index: int) -> Any:
-        future = client.submit(
-            _execute,
-            work.task,
-            work.part(index),
-            meta,
-            work.arguments(index),
-            key=f"{work.stage}-{work.signature}-{index}-{time.monotonic_ns()}",
-            pure=False,
-        )
+        key = f"{work.stage}-{signature}-{index}-{time.monotonic_ns()}"
+        arguments = (work.task, work.part(index), {"signature": signature}, work.arguments(index))
+        future = client.submit(_execute, *arguments, key=key, pure=False)
         flying[future] = index
         return future
 
-    def room() -> int:
-        return (window or max(4, CHUNKS_AHEAD * sum(client.nthreads().values()))) - len(flying)
+    def submit_next() -> list[Any]:
+        room = (window or max(4, CHUNKS_AHEAD * sum(client.nthreads().values()))) - len(flying)
+        return [submit(index) for index in islice(pending, max(0, room))]
 
     with _progress_bar(progress) as bar:
         shown = bar.add_task(work.stage, total=work.n_chunks, completed=n_found)
-        queue = as_completed([submit(i) for i in islice(pending, room())], loop=client.loop)
+        queue = as_completed(submit_next(), loop=client.loop)
         try:
             for future in queue:
-                index = flying.pop(future)
-                error = _error(future)
-                del future
+                index, error = flying.pop(future), _error(future)
+                del future  # the driver keeps nothing of a finished chunk
+                if error is not None and failures.try_again(index, error):
+                    queue.add(submit(index))
+                    continue
                 if error is None:
-                    failed.pop(index, None)
+                    failures.forget(index)
                     bar.advance(shown)
-                    n_disk_errors = 0
-                else:
-                    failed.setdefault(index, []).append(error)
-                    n_disk_errors += isinstance(error, OSError)
-                    if n_disk_errors >= DISK_ERRORS:
-                        client.cancel(list(flying), force=True)
-                        raise ChunkError(
-                            f"{work.stage}: stopped after {n_disk_errors} errors in a row; what is finished is kept. "
-                            f"Last: chunk {index}: {error}"
-                        ) from error
-                    if len(failed[index]) <= retries and not isinstance(error, EnhancerDaskError):
-                        queue.add(submit(index))
-                        continue
-                queue.update([submit(i) for i in islice(pending, max(0, room()))])
+                queue.update(submit_next())
         except BaseException:
             client.cancel(list(flying), force=True)
             raise
-    if failed:
-        index = min(failed)
-        error = failed[index][-1]
-        if len(failed) == work.n_chunks:
-            remove_at_once(work.folder)  # nothing worth keeping
+    failures.report()
+    return RunSummary(work.n_chunks, n_found, n_missing, time.monotonic() - begin)
+
+
+class _Failures:
+    """What went wrong with which chunk, and what follows from it."""
+
+    def __init__(self, work: Work, retries: int) -> None:
+        self.work, self.retries = work, retries
+        self.errors: dict[int, list[BaseException]] = {}
+        self.n_disk_errors = 0  # in a row
+
+    def try_again(self, index: int, error: BaseException) -> bool:
+        """Note an error. Errors of input stay what they are; anything else may pass, unless it strikes everywhere."""
+        self.errors.setdefault(index, []).append(error)
+        self.n_disk_errors += isinstance(error, OSError)
+        if self.n_disk_errors >= DISK_ERRORS:
+            raise ChunkError(
+                f"{self.work.stage}: stopped after {self.n_disk_errors} errors in a row; what is finished is kept. "
+                f"Last: chunk {index}: {error}"
+            ) from error
+        return len(self.errors[index]) <= self.retries and not isinstance(error, EnhancerDaskError)
+
+    def forget(self, index: int) -> None:
+        """The chunk succeeded."""
+        self.errors.pop(index, None)
+        self.n_disk_errors = 0
+
+    def report(self) -> None:
+        """Raise if a chunk failed for good."""
+        if not self.errors:
+            return
+        others = ", the others are finished and kept"
+        if len(self.errors) == self.work.n_chunks:
+            remove_at_once(self.work.folder)
+            others = ""
+        index = min(self.errors)
+        error = self.errors[index][-1]
         raise ChunkError(
-            f"{work.stage}: {len(failed)} of {work.n_chunks} chunks failed, the others are finished and kept. "
+            f"{self.work.stage}: {len(self.errors)} of {self.work.n_chunks} chunks failed{others}. "
             f"First: chunk {index}: {error if isinstance(error, EnhancerDaskError) else repr(error)}"
         ) from error
-    return RunSummary(work.n_chunks, n_found, int(missing.sum()), time.monotonic() - begin)
 
 
 def _error(future: Any) -> BaseException | None:
@@ -200,10 +214,10 @@ def _error(future: Any) -> BaseException | None:
     return error if error is None or isinstance(error, BaseException) else RuntimeError(str(error))
 
 
-def _is_done(work: Work, index: int) -> bool:
+def _is_done(part: Path, signature: str) -> bool:
     """Whether the part is there, readable and made with these parameters."""
     try:
-        return bool(read_meta(work.part(index)).get("signature") == work.signature)
+        return bool(read_meta(part).get("signature") == signature)
     except StoreError:
         return False
 
@@ -241,16 +255,17 @@ def tables(work: Work, columns: list[str] | None = None) -> Iterator[pa.Table]:
     StoreError
         If a part is missing, damaged or made with other parameters.
     """
+    signature = work.signature
     for index in range(work.n_chunks):
         part = work.part(index)
         if not part.exists():
             raise StoreError(f"{part}: this part is missing; run the same command again")
-        if read_meta(part).get("signature") != work.signature:
-            raise StoreError(f"{part}: made with other parameters than {work.folder / MANIFEST}; delete this part")
+        if read_meta(part).get("signature") != signature:
+            raise StoreError(f"{part}: made with other parameters than {MANIFEST} says; run the same command again")
         try:
             yield pq.read_table(part, columns=columns)
         except (OSError, pa.ArrowException) as err:
-            raise StoreError(f"{part}: damaged ({str(err).splitlines()[0]}); delete this part and run again") from err
+            raise StoreError(f"{part}: damaged ({str(err).splitlines()[0]}); run the same command again") from err
 
 
 def merge(work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table]) -> None:

@@ -157,7 +157,7 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, "candidates good.zarr --out p.parquet --anchor middle", "anchor is 'middle'; want one of overlap, centre"),
         (nothing, "candidates good.zarr --out p.parquet --window -5", "window is -5 bp"),
         (spoil_newer, SCENT + " --all", "good.zarr: schema version 99"),
-        (spoil_chunk, SCENT + " --all", "chunks failed, .*a chunk of 'rna' is damaged"),
+        (spoil_chunk, SCENT + " --all", "chunks failed.*a chunk of 'rna' is damaged"),
         (spoil_covariate, SCENT + " --all --covariates age", "covariate 'age' is not a finite number in 1 cells of type"),
         (spoil_pairs, SCENT + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
         (nothing, SCENT + " --celltype NK", "no cell is of type 'NK'; types are: A, B"),
