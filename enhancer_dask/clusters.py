@@ -119,9 +119,13 @@ def cluster(profile: str = "local", config: str | Path | None = None) -> Iterato
     """
     settings = read_profile(profile, config)
     if isinstance(settings, SchedulerProfile):
+        before = _current_client()
         try:
             client = Client(settings.scheduler, timeout="30s")
         except (OSError, ValueError) as err:
+            broken = _current_client()  # older versions leave it as the one that everything uses from now on
+            if broken is not None and broken is not before:
+                broken.close()
             raise InputError(f"profile {profile!r}: no scheduler answers at {settings.scheduler} ({err})") from err
         with client:
             yield client
@@ -161,11 +165,16 @@ def client_or_threads(client: ClientSource | None) -> Iterator[Client]:
     elif client is not None:
         with client() as opened:
             yield opened
+    elif (current := _current_client()) is not None:
+        yield current
     else:
-        try:
-            current = default_client()
-        except ValueError:
-            with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local, Client(local) as own:
-                yield own
-        else:
-            yield current
+        with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local, Client(local) as own:
+            yield own
+
+
+def _current_client() -> Client | None:
+    try:
+        current: Client = default_client()
+    except ValueError:
+        return None
+    return current

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, default_client
 
 from enhancer_dask.clusters import client_or_threads, cluster, read_profile
 from enhancer_dask.errors import InputError
@@ -96,3 +96,5 @@ def test_client_or_threads__takes_what_there_is():
 def test_cluster__that_cannot_start_is_named(config, text, message):
     with pytest.raises(InputError, match=message), cluster("local", config(text)):
         raise AssertionError("not reached")
+    with pytest.raises(ValueError, match="No clients found"):  # nothing broken is left for others to find
+        default_client()
