@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from enhancer_dask._version import __version__
-from enhancer_dask.errors import ChunkError, EnhancerDaskError, StoreError
+from enhancer_dask.errors import ChunkError, EnhancerDaskError, ResumeError, StoreError
 from enhancer_dask.io.files import remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_meta, with_meta, write_parquet
 
@@ -298,6 +298,14 @@ def _grouped(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def discard(work: Work, out: Path) -> None:
-    """Delete the result and the parts of earlier runs."""
-    remove_at_once(work.folder)
-    out.unlink(missing_ok=True)
+    """Delete a result and parts that are damaged or made with other parameters; finished work of this run stays."""
+    try:
+        if out.exists():
+            check_params(out, read_meta(out).get("params", {}), dict(work.params))
+    except (ResumeError, StoreError):
+        out.unlink()
+    try:
+        if work.folder.exists():
+            _claim(work)
+    except (ResumeError, StoreError):
+        remove_at_once(work.folder)
