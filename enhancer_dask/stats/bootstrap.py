@@ -1,8 +1,7 @@
 """Bootstrap over cells: refit engines behind one interface, the basic p-value, SCENT's ladder.
 
-An engine is a function ``(counts, indicators, nuisance, start) -> refitter``; a refitter takes a block of
-resample counts, shape (R, n), and returns the coefficients of the indicators, shape (R, q). The ladder knows no
-more than that, so a faster engine is one more entry of ``ENGINES``.
+An engine is a function of a :class:`~enhancer_dask.stats.exact.Batch` of tests that returns a refitter; a refitter takes
+resample counts and returns the coefficients of the tests' indicators. The ladder knows no more than that.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.exact import Batch, Engine, Floats, Ints, Refitter, exact_engine
+from enhancer_dask.stats.moments import LANES, moments_engine
 
-Floats = NDArray[np.float64]
-Refitter = Callable[[NDArray[np.integer]], Floats]
-Engine = Callable[[NDArray[Any], NDArray[Any], poisson.Nuisance, Floats], Refitter]
+ENGINES: dict[str, Engine] = {"moments": moments_engine, "exact": exact_engine}
 
 
 class Rung(NamedTuple):
@@ -44,68 +42,21 @@ def up_to(max_resamples: int) -> tuple[Rung, ...]:
     return tuple(rung for rung in SCENT_LADDER if rung.n_resamples <= max_resamples)
 
 
-# Draws held at a time, 64 bits each. The size of a block changes no result: resample r depends on r alone.
-BLOCK_DRAWS = 4_000_000
+# Draws held at a time, 64 bits each, and coefficients. The size of a block changes no result.
+BLOCK_DRAWS, BLOCK_COEFFICIENTS = 4_000_000, 8_000_000
 
 
-@njit(nogil=True, cache=True)
-def _refit_block(design, first, watched, counts, offset, start, resamples, tolerance):
-    out = np.empty((resamples.shape[0], design.shape[0] - first))
-    for r in range(resamples.shape[0]):
-        weights = resamples[r].astype(np.float64)
-        out[r] = poisson.refit_weighted(design, first, watched, counts, weights, offset, start, tolerance)
-    return out
-
-
-def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, start: Floats) -> Refitter:
-    """Newton on all cells of every resample, warm-started at the full-sample fit: the reference.
-
-    Parameters
-    ----------
-    counts : array, shape (n,)
-    indicators : array, shape (n, q)
-    nuisance : Nuisance
-    start : float64 array, shape (1 + c + q,)
-        Full-sample coefficients of intercept, standardised covariates and indicators.
-    """
-
-    def refitter(resamples: NDArray[np.integer]) -> Floats:
-        # built here and not kept: a chunk has many pairs, and their designs would fill the memory
-        design, first = nuisance.design(indicators), 1 + nuisance.z.shape[1]
-        watched = nuisance.watched(indicators.shape[1])
-        y, block = np.ascontiguousarray(counts, dtype=np.float64), np.ascontiguousarray(resamples)
-        boot: Floats = _refit_block(design, first, watched, y, nuisance.offset, start, block, poisson.STEP_TOLERANCE)
-        return boot
-
-    return refitter
-
-
-ENGINES: dict[str, Engine] = {"exact": exact_engine}
-
-
-def fit_and_prepare(
-    counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, *, engine: str = "exact"
-) -> tuple[poisson.PoissonFit, Refitter]:
-    """Fit the original sample once and prepare an engine for its resamples; see :func:`refit`.
-
-    Raises
-    ------
-    ValueError
-        If the engine is unknown.
-    """
-    if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    indicators = np.asarray(indicators).reshape(len(counts), -1)
-    fit = poisson.fit_prepared(counts, indicators, nuisance)
+def start_from(fit: poisson.PoissonFit, counts: NDArray[Any], nuisance: poisson.Nuisance) -> Floats:
+    """Coefficients from which refits start, covariates standardised: the fit, or an intercept where there is none."""
     start = np.where(np.isfinite(fit.coefficients), fit.coefficients, 0.0)
     if fit.status == poisson.CONVERGED:
         slopes = slice(1, 1 + nuisance.z.shape[1])
         start[0] += start[slopes] @ nuisance.centre
         start[slopes] *= nuisance.scale
-    else:  # no finite fit of the original sample; some resamples may still have one
+    else:  # some resamples may still have a finite fit
         start[:] = 0.0
         start[0] = nuisance.null_intercept(np.asarray(counts))
-    return fit, ENGINES[engine](counts, indicators, nuisance, start)
+    return start
 
 
 def refit(
@@ -115,7 +66,7 @@ def refit(
     resamples: NDArray[np.integer],
     *,
     offset: NDArray[Any] | None = None,
-    engine: str = "exact",
+    engine: str = "moments",
 ) -> Floats:
     """Refit a Poisson regression on given resamples of the cells.
 
@@ -148,9 +99,14 @@ def refit(
     block, n = np.asarray(resamples), len(counts)
     if block.ndim != 2 or block.shape[1] != n:
         raise ValueError(f"resamples have shape {block.shape}, want (R, {n})")
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
     nuisance = poisson.make_nuisance(np.asarray(covariates, dtype=np.float64).reshape(n, -1), offset)
-    _, refitter = fit_and_prepare(counts, indicators, nuisance, engine=engine)
-    return refitter(block)
+    rows = np.ascontiguousarray(np.asarray(indicators).reshape(n, -1).T)
+    start = start_from(poisson.fit_prepared(counts, rows.T, nuisance), counts, nuisance)
+    only = np.zeros(1, dtype=np.int64)
+    batch = Batch(np.asarray(counts)[None], rows, only, np.arange(len(rows))[None], nuisance, start[None])
+    return ENGINES[engine](batch)(block, only)[0][0]
 
 
 def basic_p(n_beyond: int, n_estimable: int) -> float:
@@ -171,19 +127,34 @@ def basic_p(n_beyond: int, n_estimable: int) -> float:
     return 2.0 * min(n_beyond, n_estimable - n_beyond) / n_estimable
 
 
+class Climbed(NamedTuple):
+    """What the ladder found, one entry per test."""
+
+    p: Floats
+    """Basic-bootstrap p-value of the last rung reached; separated resamples rank as infinite, resamples without an
+    estimate are left out."""
+    n_resamples: Ints
+    """Resamples of that rung with an estimate: its size, unless some were not estimable."""
+    n_refits: Ints
+    """Refits over all rungs."""
+    n_exact: Ints
+    """Refits among them that ran over all cells."""
+
+
 def climb(
-    refitters: Sequence[Refitter],
+    refitter: Refitter,
     observed: Floats,
     draw: Callable[[int, int, int], NDArray[np.integer]],
     *,
     n_cells: int,
     ladder: Sequence[Rung] = SCENT_LADDER,
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Climb the ladder of resamples with several single-indicator tests of one cell type at once.
+) -> Climbed:
+    """Climb the ladder of resamples with T single-indicator tests of one cell type at once.
 
     Parameters
     ----------
-    refitters : sequence of T refitters with q = 1
+    refitter : function
+        Of an engine, for T tests.
     observed : float64 array, shape (T,)
         Coefficients of the original sample.
     draw : function (rung, start, stop) -> integer array, shape (stop - start, n)
@@ -193,27 +164,32 @@ def climb(
 
     Returns
     -------
-    p : float64 array, shape (T,)
-        Basic-bootstrap p-value of the last rung reached; separated resamples rank as infinite, resamples
-        without an estimate are left out.
-    n_resamples : int64 array, shape (T,)
-        Resamples of that rung with an estimate: its size, unless some were not estimable.
+    Climbed
     """
-    p = np.full(len(refitters), np.nan)
-    n_resamples = np.zeros(len(refitters), dtype=np.int64)
-    active = list(range(len(refitters)))
-    block = max(1, BLOCK_DRAWS // max(1, n_cells))
+    n_tests = len(observed)
+    p, last = np.full(n_tests, np.nan), np.zeros(n_tests, dtype=np.int64)
+    n_refits, n_exact = np.zeros(n_tests, dtype=np.int64), np.zeros(n_tests, dtype=np.int64)
+    active = np.arange(n_tests)
     for rung, (size, climb_below) in enumerate(ladder):
-        beyond = np.zeros(len(refitters), dtype=np.int64)
-        estimable = np.zeros(len(refitters), dtype=np.int64)
-        for start in range(0, size if active else 0, block):
+        if not len(active):
+            break
+        beyond, estimable = np.zeros(len(active), dtype=np.int64), np.zeros(len(active), dtype=np.int64)
+        block = _block_size(n_cells, len(active))
+        for start in range(0, size, block):
             resamples = draw(rung, start, min(start + block, size))
-            for test in active:
-                boot = refitters[test](resamples)[:, 0]
-                beyond[test] += np.count_nonzero(2.0 * observed[test] - boot <= 0.0)
-                estimable[test] += np.count_nonzero(~np.isnan(boot))
-        for test in active:
-            p[test] = basic_p(int(beyond[test]), int(estimable[test]))
-            n_resamples[test] = estimable[test]
-        active = [test for test in active if p[test] < climb_below]
-    return p, n_resamples
+            coefficients, exact = refitter(resamples, active)
+            boot = coefficients[:, :, 0]
+            beyond += np.count_nonzero(2.0 * observed[active, None] - boot <= 0.0, axis=1)
+            estimable += np.count_nonzero(~np.isnan(boot), axis=1)
+            n_refits[active] += len(resamples)
+            n_exact[active] += exact
+        p[active] = [basic_p(int(k), int(n)) for k, n in zip(beyond, estimable, strict=True)]
+        last[active] = estimable
+        active = active[p[active] < climb_below]
+    return Climbed(p, last, n_refits, n_exact)
+
+
+def _block_size(n_cells: int, n_active: int) -> int:
+    """Resamples drawn at a time: whole tiles of the moments engine."""
+    fits = min(BLOCK_DRAWS // max(1, n_cells), BLOCK_COEFFICIENTS // max(1, n_active))
+    return max(1, fits // LANES) * LANES

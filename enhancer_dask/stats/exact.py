@@ -1,0 +1,92 @@
+"""Tests in the same cells, and their refits by Newton on all cells of every resample: the reference engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from enhancer_dask.stats import poisson
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tests in the same cells with the same covariates: T tests of G genes on q of P indicators each."""
+
+    counts: NDArray[Any]
+    """Counts of the genes, shape (G, n)."""
+    indicators: NDArray[Any]
+    """Peaks (0/1 or counts) and products of peaks, shape (P, n)."""
+    gene: Ints
+    """Row of ``counts`` of each test, shape (T,)."""
+    peak: Ints
+    """Rows of ``indicators`` of each test, shape (T, q)."""
+    nuisance: poisson.Nuisance
+    """Covariates and offset."""
+    start: Floats
+    """Full-sample coefficients: intercept, standardised covariates, indicators; shape (T, 1 + c + q), finite."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of tests, indicators per test and cells."""
+        return len(self.gene), self.peak.shape[1], self.counts.shape[1]
+
+
+Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
+"""From resample counts, shape (R, n), and the tests wanted, shape (A,), to the coefficients of their indicators, shape
+(A, R, q), and how many of these R refits ran over all cells (all of them, unless the engine knows better), shape (A,)."""
+
+Engine = Callable[[Batch], Refitter]
+
+
+@njit(nogil=True, cache=True)
+def refit_marked(
+    marked, which, design, watched, counts, indicators, gene, peak, offset, start, resamples, tolerance, out
+):
+    """Refit the marked pairs of (test, resample) by Newton on all cells, into ``out``.
+
+    ``marked`` is (A, R), ``out`` (A, R, q); the last q rows of ``design`` are overwritten with a test's indicators.
+    """
+    first = design.shape[0] - peak.shape[1]
+    for a in range(which.size):
+        if not marked[a].any():
+            continue
+        test = which[a]
+        for j in range(peak.shape[1]):
+            design[first + j] = indicators[peak[test, j]]
+        y = counts[gene[test]].astype(np.float64)
+        for r in range(resamples.shape[0]):
+            if marked[a, r]:
+                weights = resamples[r].astype(np.float64)
+                out[a, r] = poisson.refit_weighted(
+                    design, first, watched, y, weights, offset, start[test], tolerance
+                )
+
+
+def refit_exactly(batch: Batch, resamples: NDArray[np.integer], which: Ints, marked: NDArray[np.bool_], out: Floats) -> None:
+    """Fill ``out``, shape (A, R, q), where ``marked``, shape (A, R)."""
+    q = batch.peak.shape[1]
+    design = np.vstack([batch.nuisance.design(np.empty((len(batch.nuisance.z), 0))), np.empty((q, batch.counts.shape[1]))])
+    refit_marked(
+        marked, which, design, batch.nuisance.watched(q), batch.counts, batch.indicators, batch.gene, batch.peak,
+        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples), poisson.STEP_TOLERANCE, out,
+    )  # fmt: skip
+
+
+def exact_engine(batch: Batch) -> Refitter:
+    """Newton on all cells of every resample, warm-started at the full-sample fit."""
+
+    def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
+        shape = (len(which), len(resamples))
+        out = np.empty((*shape, batch.peak.shape[1]))
+        refit_exactly(batch, resamples, which, np.ones(shape, dtype=np.bool_), out)
+        return out, np.full(len(which), len(resamples))
+
+    return refitter
