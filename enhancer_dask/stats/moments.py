@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.exact import Batch, Floats, Ints, Refitter, refit_exactly
 from enhancer_dask.stats.exponential import exp_into
-from enhancer_dask.stats.monomials import Monomials, monomials
+from enhancer_dask.stats.monomials import monomials
+from enhancer_dask.stats.shared_sums import basis
 
 LANES = 128  # resamples that go through the kernels side by side; a multiple of the vector length
 TOLERANCE = 5e-7  # on a coefficient; sums in single precision add about as much
@@ -42,7 +43,8 @@ REACH = 3.2  # standard deviations of a resample's coefficients that the degree 
 MAX_DEGREE, MAX_TERMS = 12, 84
 MAX_GROUPS = 32
 MAX_NEWTON = 10
-CONVERGED_STEP = 1e-5  # Newton's next step would be about its square
+CONVERGED_STEP = 1e-4  # Newton's next step would be about its square
+SHARE_TOLERANCE = 1e-8  # of the expected counts: what a shared basis may miss of a gene's sums
 
 FASTMATH = {"reassoc", "contract"}
 EXACT = -1  # degree of a test that the expansion does not serve
@@ -273,20 +275,21 @@ def _features(mean, z, cells, n_terms, exponents, parent, axis, work, features):
         for k in range(n_cells):
             target[k] = scale * source[k] * row[k]
             single[k] = target[k]
+    work[:n_terms, n_cells : n_cells + 3] = 0.0
     features[:n_terms, n_cells : n_cells + 3] = 0.0
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
 def _product(features, n_rows, cells, tile, out):
-    """``out[:n_rows] = features @ tile[cells]`` in single precision, summed up in double every 64 cells.
+    """``out[:n_rows] = features @ tile[cells]`` in the precision of ``tile``, summed up in double every 64 cells.
 
-    ``tile`` is flat. Rows go four at a time and cells four at a time, which keeps the multipliers busy; rows up to a
+    ``tile`` is flat, LANES numbers per cell. Rows go four at a time and cells four at a time, which keeps the multipliers busy; rows up to a
     multiple of four are read and written. Every number of ``out`` is summed in the same order whatever else is there.
     """
     lanes = uint64(LANES)
     n = cells.size
-    p0, p1 = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    p2, p3 = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    p0, p1 = np.empty(LANES, tile.dtype), np.empty(LANES, tile.dtype)
+    p2, p3 = np.empty(LANES, tile.dtype), np.empty(LANES, tile.dtype)
     for j in range(0, n_rows, 4):
         out[j : j + 4] = 0.0
         for k0 in range(0, n, 64):
@@ -511,13 +514,8 @@ def _certify(degree, theta, values, group, factor, first, largest_z, good):
 
 
 @njit(nogil=True, cache=True)
-def _gene_sums(counts, mean, z, n_terms, table, tile, work, features, moments, y_sums):
-    """Moments over all cells, and counts times (1, z) summed over cells; for all tests of a gene."""
-    exponents, parent, axis, _ = table
-    n = counts.size
-    everything = np.arange(n).astype(np.uint32)
-    _features(mean, z, everything, n_terms, exponents, parent, axis, work, features)
-    _product(features, n_terms, everything, tile, moments)
+def _count_sums(counts, z, tile, features, out):
+    """Counts times (1, z), summed over cells."""
     expressed = np.flatnonzero(counts).astype(np.uint32)
     for k in range(expressed.size):
         cell = expressed[k]
@@ -525,20 +523,77 @@ def _gene_sums(counts, mean, z, n_terms, table, tile, work, features, moments, y
         for j in range(z.shape[0]):
             features[1 + j, k] = counts[cell] * z[j, cell]
     features[: 1 + z.shape[0], expressed.size : expressed.size + 3] = 0.0
-    _product(features, 1 + z.shape[0], expressed, tile, y_sums)
+    _product(features, 1 + z.shape[0], expressed, tile, out)
+
+
+@njit(nogil=True, cache=True)
+def _share(mean, z, basis_rows, basis_tile, everything, degree, reach, table, n_terms_to, work, features, coefficients):
+    """Coefficients of a gene's moments in the shared basis; returns the degree up to which it holds them.
+
+    A term of degree k weighs ``reach ** (k - 1)`` in the score; what the basis misses of it, summed over cells, must be
+    below ``SHARE_TOLERANCE`` of the expected counts.
+    """
+    exponents, parent, axis, _ = table
+    n_terms = n_terms_to[degree]
+    _features(mean, z, everything, n_terms, exponents, parent, axis, work, features)
+    _product(work, n_terms, everything, basis_tile, coefficients)
+    total = np.sum(mean)
+    for m in range(n_terms):
+        rest = work[m, : mean.size].copy()
+        for k in range(basis_rows.shape[0]):
+            rest -= coefficients[m, k] * basis_rows[k]
+        order = np.sum(exponents[m])
+        if not np.sum(np.abs(rest)) * max(1, order) * reach ** max(0, order - 1) <= SHARE_TOLERANCE * total:
+            return order - 1
+    return degree
+
+
+@njit(nogil=True, cache=True)
+def _share_all(mean, z, basis_rows, basis_tile, degree, reach, table, n_terms_to, coefficients, shared):
+    n_rows, n = n_terms_to[-1] + 4, z.shape[1]
+    work, features = np.empty((n_rows, n + 4)), np.empty((n_rows, n + 4), dtype=np.float32)
+    everything = np.arange(n).astype(np.uint32)
+    for gene in range(mean.shape[0]):
+        if degree[gene] >= 0:
+            shared[gene] = _share(
+                mean[gene], z, basis_rows, basis_tile, everything, degree[gene], reach[gene], table, n_terms_to,
+                work, features, coefficients[gene],
+            )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _gene_moments(gene, tests, wanted, by_basis, mean, z, table, n_terms_to, tile, sharing, work, features, out):
+    """Moments over all cells, up to the highest degree among the gene's tests that take them from the basis, or
+    among the others."""
+    exponents, parent, axis, _ = table
+    shared, coefficients, sums = sharing
+    highest = -1
+    for k in range(tests.size):
+        if (wanted[tests[k]] <= shared[gene]) == by_basis:
+            highest = max(highest, wanted[tests[k]])
+    if highest < 0:
+        return
+    n_terms = n_terms_to[highest]
+    if by_basis:
+        _product(coefficients[gene], n_terms, np.arange(sums.size // LANES).astype(np.uint32), sums, out)
+    else:
+        everything = np.arange(z.shape[1]).astype(np.uint32)
+        _features(mean[gene], z, everything, n_terms, exponents, parent, axis, work, features)
+        _product(features, n_terms, everything, tile, out)
 
 
 @njit(nogil=True, cache=True)
 def _refit_tile(
-    tile, n_there, which, gene, counts, mean, z, groups, degree, start, table, n_terms_to, largest_z, first, out, good
-):
+    tile, sharing, n_there, which, gene, counts, mean, z, groups, degree, start, table, n_terms_to, largest_z, first,
+    out, good,
+):  # fmt: skip
     """Coefficients of the tests' indicators in one tile of resamples; ``good`` marks what can be relied on."""
     exponents, parent, axis, _ = table
     layout_of, group_first, group_values, group_bounds, group_cells = groups
     n, c, p = counts.shape[1], z.shape[0], group_values.shape[1]
     n_rows = n_terms_to[-1] + c + 8
     work, features = np.empty((n_rows, n + 4)), np.zeros((n_rows, n + 4), dtype=np.float32)
-    all_moments, y_sums = np.empty((n_rows, LANES)), np.empty((c + 5, LANES))
+    from_basis, from_cells, y_sums = np.empty((n_rows, LANES)), np.empty((n_rows, LANES)), np.empty((c + 5, LANES))
     info, theta = np.empty((p + c, p + c, LANES)), np.empty((p + c, LANES))
     fine = np.empty(LANES, dtype=np.bool_)
     done = -1
@@ -549,12 +604,18 @@ def _refit_tile(
             continue
         if gene[test] != done:
             done = gene[test]
-            highest = degree[test]
-            for other in range(a, which.size):
-                if gene[which[other]] != done:
-                    break
-                highest = max(highest, degree[which[other]])
-            _gene_sums(counts[done], mean[done], z, n_terms_to[highest], table, tile, work, features, all_moments, y_sums)
+            end = a
+            while end < which.size and gene[which[end]] == done:
+                end += 1
+            tests = which[a:end]
+            _count_sums(counts[done], z, tile, features, y_sums)
+            _gene_moments(
+                done, tests, degree, True, mean, z, table, n_terms_to, tile, sharing, work, features, from_basis
+            )
+            _gene_moments(
+                done, tests, degree, False, mean, z, table, n_terms_to, tile, sharing, work, features, from_cells
+            )
+        all_moments = from_basis if degree[test] <= sharing[0][done] else from_cells
         n_terms = n_terms_to[degree[test]]
         top = degree[test] - degree[test] % 2  # the highest even degree
         n_last = (n_terms_to[top - 1] if top > 0 else 0, n_terms_to[top])
@@ -609,26 +670,48 @@ def moments_engine(batch: Batch) -> Refitter:
     largest_z = np.abs(z).max(axis=1, initial=0.0)
     degree = _degrees(batch, centres, groups, largest_z, from_centre[:, 1 + continuous])
     table = monomials(c, max(0, int(degree.max(initial=0))))
+    rows = basis(z, batch.nuisance.offset, LANES) if not len(discrete) else np.empty((0, n))
+    shared, in_basis = _sharing(centres, z, rows, degree, batch.gene, tuple(table[:4]), table.n_terms)
     q = batch.peak.shape[1]
     order = np.concatenate([[0], 1 + discrete, np.arange(k, k + q), 1 + continuous])
     prepared = (
         batch.gene, batch.counts, centres.mean, z, tuple(groups), degree, np.ascontiguousarray(from_centre[:, order]),
         tuple(table[:4]), table.n_terms, largest_z, 1 + len(discrete),
     )  # fmt: skip
+    every_cell, single = np.arange(n, dtype=np.uint32), np.zeros((len(rows) + 4, n + 4), dtype=np.float32)
+    single[: len(rows), :n] = rows
 
     def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
         n_resamples = len(resamples)
         out = np.empty((len(which), n_resamples, q))
         good = np.empty((len(which), n_resamples), dtype=np.bool_)
-        tile = np.empty((n, LANES), dtype=np.float32)
+        tile, sums = np.empty((n, LANES), dtype=np.float32), np.empty((len(single), LANES))
         for start in range(0, n_resamples, LANES):
             part = slice(start, min(start + LANES, n_resamples))
             _fill_tile(resamples, start, tile)
-            _refit_tile(
-                tile.reshape(-1), part.stop - start, which, *prepared, out[:, part], good[:, part]
-            )
+            _product(single, len(rows), every_cell, tile.reshape(-1), sums)
+            sharing = (shared, in_basis, sums[: len(rows)].reshape(-1))
+            _refit_tile(tile.reshape(-1), sharing, part.stop - start, which, *prepared, out[:, part], good[:, part])
         marked = ~good
         refit_exactly(batch, resamples, which, marked, out)
         return out, marked.sum(axis=1)
 
     return refitter
+
+
+def _sharing(
+    centres: Centres, z: Floats, rows: Floats, degree: Ints, gene: Ints, table: tuple[Any, ...], n_terms_to: Ints
+) -> tuple[Ints, Floats]:
+    """Up to which degree the basis holds each gene's moments, and their coefficients in it."""
+    n_genes, (c, n) = len(centres.mean), z.shape
+    shared = np.full(n_genes, EXACT)
+    in_basis = np.zeros((n_genes if len(rows) else 0, n_terms_to[-1] + 4, LANES))
+    if len(rows):
+        wanted = np.full(n_genes, EXACT)
+        np.maximum.at(wanted, gene, degree)
+        tile = np.zeros((n, LANES))
+        tile[:, : len(rows)] = rows.T
+        spread = np.diagonal(np.linalg.inv(np.where(centres.usable[:, None, None], centres.inverse_spread, np.eye(c))), axis1=1, axis2=2)
+        reach = REACH * np.sqrt(spread.max(axis=1, initial=0.0))
+        _share_all(centres.mean, z, rows, tile.reshape(-1), wanted, reach, table, n_terms_to, in_basis, shared)
+    return shared, in_basis
