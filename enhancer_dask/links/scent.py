@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
 from enhancer_dask import chunks
@@ -31,9 +31,9 @@ from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import check_pairs, check_params, output_table, read_meta, read_pairs
 from enhancer_dask.links.candidates import signed_distance
 from enhancer_dask.links.covariates import parse_terms, read_covariates, read_offset
+from enhancer_dask.links.pair_tests import P_VALUES, Options, PValues, scent_block
 from enhancer_dask.stats import poisson
-from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Refitter, Rung, climb, fit_and_prepare
-from enhancer_dask.stats.resampling import resample_counts
+from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung
 from enhancer_dask.stores import MultiomeStore
 
 if TYPE_CHECKING:
@@ -42,103 +42,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 DEFAULT_COVARIATES = ("log(nUMI)", "percent.mito")
-CHUNK_PAIRS = 64
+# A chunk draws its resamples once for all its pairs, so large ones are cheaper; small ones spread over workers.
+LEAST_CHUNK, LARGEST_CHUNK = 64, 8_192
+CHUNKS_WANTED = 48
+CHUNK_COUNTS = 64_000_000  # pairs x cells of a chunk at most: a worker holds several bytes for each
 COLUMNS = (
-    *("celltype", "gene", "peak", "beta", "se", "z", "p", "boot_basic_p", "fdr", "distance_bp"),
-    *("n_cells", "fraction_expressed", "fraction_open", "n_resamples", "status"),
+    *("celltype", "gene", "peak", "beta", "se", "z", "p", "p_saddle", "fdr_saddle", "boot_basic_p", "fdr"),
+    *("distance_bp", "n_cells", "fraction_expressed", "fraction_open", "n_resamples", "n_refits", "n_exact"),
+    *("saddle_status", "status"),
 )
-_FIT_STATUS = {
-    poisson.CONVERGED: "tested",
-    poisson.NOT_CONVERGED: "not converged",
-    poisson.SEPARATED: "separated",
-    poisson.ALIASED: "collinear covariates",
-    poisson.CONSTANT: "peak open in all cells",
-}
-
-
-def scent_block(
-    rna: NDArray[np.integer],
-    atac: NDArray[np.integer],
-    gene: NDArray[np.integer],
-    peak: NDArray[np.integer],
-    covariates: Floats,
-    *,
-    celltype: str,
-    offset: Floats | None = None,
-    seed: int = 0,
-    engine: str = "exact",
-    binarise: bool = True,
-    min_fraction: float = 0.05,
-    ladder: Sequence[Rung] = SCENT_LADDER,
-) -> pd.DataFrame:
-    """Test pairs of genes and peaks in the cells of one type.
-
-    Parameters
-    ----------
-    rna : integer array, shape (G, n)
-        Raw counts of the genes.
-    atac : integer array, shape (P, n)
-        Raw counts of the peaks.
-    gene, peak : integer arrays, shape (L,)
-        Pair ``i`` is row ``gene[i]`` of ``rna`` and row ``peak[i]`` of ``atac``.
-    covariates : float64 array, shape (n, c)
-    celltype : str
-        Names the random stream, with ``seed``.
-    offset : float64 array, shape (n,), optional
-        Added to the linear predictor, log scale.
-    engine : str
-        Refit engine of the bootstrap.
-    binarise : bool
-        Use open / closed instead of the peak's count.
-    min_fraction : float
-        Gene and peak must be non-zero in more than this share of the cells.
-    ladder : sequence of Rung
-        Resamples per rung and the p-value below which the next one follows.
-
-    Returns
-    -------
-    DataFrame
-        One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_basic_p, n_cells,
-        fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), status. A pair that was
-        not tested has NaN (beta -inf or +inf if separated) and a status that says why.
-    """
-    n = rna.shape[1]
-    expressed = np.count_nonzero(rna, axis=1)[gene] / n
-    opened = np.count_nonzero(atac, axis=1)[peak] / n
-    table = pd.DataFrame(dict.fromkeys(("beta", "se", "z", "p", "boot_basic_p"), np.full(len(gene), np.nan)))
-    table["n_cells"] = n
-    table["fraction_expressed"], table["fraction_open"] = expressed, opened
-    table["n_resamples"] = 0
-    table["status"] = _too_rare(expressed > min_fraction, opened > min_fraction, min_fraction)
-    nuisance = poisson.make_nuisance(covariates, offset)
-    tested: list[int] = []
-    refitters: list[Refitter] = []
-    beta, se, status = table["beta"].to_numpy(copy=True), table["se"].to_numpy(copy=True), table["status"].to_list()
-    for i in np.flatnonzero(table["status"] == ""):
-        accessibility = (atac[peak[i]] > 0).astype(np.uint8) if binarise else atac[peak[i]]
-        fit, refitter = fit_and_prepare(rna[gene[i]], accessibility, nuisance, engine=engine)
-        status[i], beta[i], se[i] = _FIT_STATUS[fit.status], fit.coefficients[-1], fit.standard_errors[-1]
-        if fit.status == poisson.CONVERGED:
-            tested.append(int(i))
-            refitters.append(refitter)
-    table["beta"], table["se"], table["status"] = beta, se, status
-    table["z"] = table["beta"] / table["se"]
-    table["p"] = 2.0 * ndtr(-np.abs(table["z"]))
-
-    def draw(rung: int, start: int, stop: int) -> NDArray[np.integer]:
-        return resample_counts(n, start, stop, seed=seed, celltype=celltype, rung=rung)
-
-    p, n_resamples = climb(refitters, beta[tested], draw, n_cells=n, ladder=ladder)
-    table.loc[tested, "boot_basic_p"] = p
-    table.loc[tested, "n_resamples"] = n_resamples
-    table.loc[table.index[tested][np.isnan(p)], "status"] = "no resample estimable"
-    return table
-
-
-def _too_rare(gene_ok: NDArray[np.bool_], peak_ok: NDArray[np.bool_], min_fraction: float) -> NDArray[Any]:
-    below = f"below {100 * min_fraction:g}%"
-    cases = [~gene_ok & ~peak_ok, ~gene_ok, ~peak_ok]
-    return np.select(cases, [f"gene and peak {below}", f"gene {below}", f"peak {below}"], default="").astype(object)
+ADJUSTED = {"fdr": "boot_basic_p", "fdr_saddle": "p_saddle"}
 
 
 def benjamini_hochberg(p: Floats) -> Floats:
@@ -177,7 +90,7 @@ def _scent_chunk(
     peak: NDArray[np.int64],
     terms: tuple[str, ...],
     offset: str | None,
-    options: dict[str, Any],
+    options: Options,
 ) -> pd.DataFrame:
     """One chunk on a worker: rows of genes and peaks in, table out."""
     store = _opened(path, fingerprint)
@@ -191,7 +104,7 @@ def _scent_chunk(
         read_covariates(store, celltype, terms).values,
         offset=None if offset is None else read_offset(store, celltype, offset),
         celltype=celltype,
-        **options,
+        options=options,
     )
     gene_table, peak_table = store.features("gene", gene), store.features("peak", peak)
     table.insert(0, "celltype", celltype)
@@ -210,7 +123,7 @@ def plan(
     covariates: tuple[str, ...],
     offset: str | None,
     chunk_pairs: int,
-    options: dict[str, Any],
+    options: Options,
 ) -> chunks.Work:
     """Cut the pairs into chunks: cell type after cell type, blocks of neighbouring genes with their peaks.
 
@@ -237,8 +150,8 @@ def plan(
         "pairs": digest,
         "celltypes": list(celltypes),
     }
-    params |= {"covariates": list(covariates), "offset": offset, **options}
-    params["ladder"] = [list(rung) for rung in options["ladder"]]
+    params |= {"covariates": list(covariates), "offset": offset, **asdict(options)}
+    params["ladder"] = [list(rung) for rung in options.ladder]
     return chunks.Work(
         "scent", _scent_chunk, arguments, len(celltypes) * n_blocks, params, {"chunk_pairs": chunk_pairs}, folder
     )
@@ -279,14 +192,15 @@ def scent(
     celltype: str | Sequence[str] | None = None,
     covariates: str | Sequence[str] = DEFAULT_COVARIATES,
     offset: str | None = None,
-    engine: str = "exact",
+    p: PValues = "both",
+    engine: str = "moments",
     seed: int = 0,
     binarise: bool = True,
     min_fraction: float = 0.05,
     ladder: Sequence[Rung] = SCENT_LADDER,
     out: str | Path | None = None,
     client: ClientSource | None = None,
-    chunk_pairs: int = CHUNK_PAIRS,
+    chunk_pairs: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
     warn: Callable[[str], None] | None = None,
@@ -306,8 +220,8 @@ def scent(
         term that is constant in a cell type is left out there, with a warning.
     offset : str, optional
         Term added to the linear predictor with coefficient 1, for instance ``log(nUMI)``.
-    engine, seed, binarise, min_fraction, ladder
-        See :func:`scent_block`.
+    p, engine, seed, binarise, min_fraction, ladder
+        See :class:`~enhancer_dask.links.pair_tests.Options`.
     out : path, optional
         Parquet table to write. Its parts lie in ``<out>.parts`` meanwhile; the same call after an interruption
         goes on where it stopped, and returns the table at once if it is finished. Without it the work is done in
@@ -315,7 +229,8 @@ def scent(
     client : distributed.Client or function that opens one, optional
         By default the current client, else threads of this process.
     chunk_pairs : int
-        Pairs per chunk, about; changes no result.
+        Pairs per chunk, about; by default as many as keep some tens of chunks, up to a few thousand pairs. Changes no
+        result.
     overwrite : bool
         Discard a table or parts made with other parameters.
     warn : function of str, optional
@@ -324,9 +239,9 @@ def scent(
     Returns
     -------
     DataFrame
-        Columns celltype, gene, peak, beta, se, z, p, boot_basic_p, fdr (Benjamini-Hochberg on boot_basic_p within
-        the cell type), distance_bp (TSS to peak centre, positive downstream), n_cells, fraction_expressed,
-        fraction_open, n_resamples, status. Every pair is there, by cell type, then along the genome.
+        Columns celltype, gene, peak, beta, se, z, p (Wald), p_saddle and fdr_saddle, boot_basic_p and fdr
+        (Benjamini-Hochberg within the cell type), distance_bp (TSS to peak centre, positive downstream), and the others of
+        :func:`~enhancer_dask.links.pair_tests.scent_block`. Every pair is there, by cell type, then along the genome.
 
     Raises
     ------
@@ -344,7 +259,7 @@ def scent(
                     (warn or _python_warning)(message)
                 store = Path(scratch) / "multiome.zarr"
             return scent(
-                store, pairs, celltype=celltype, covariates=covariates, offset=offset, engine=engine, seed=seed,
+                store, pairs, celltype=celltype, covariates=covariates, offset=offset, p=p, engine=engine, seed=seed,
                 binarise=binarise, min_fraction=min_fraction, ladder=ladder, out=out or Path(scratch) / "links.parquet",
                 client=client, chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
@@ -353,25 +268,28 @@ def scent(
     terms = tuple(term for term, _, _ in parse_terms(covariates))
     asked = [celltype] if isinstance(celltype, str) else data.celltypes if celltype is None else celltype
     types = list(dict.fromkeys(asked))
-    options = {
-        "engine": engine,
-        "seed": seed,
-        "binarise": binarise,
-        "min_fraction": min_fraction,
-        "ladder": tuple(ladder),
-    }
+    options = Options(p, engine, seed, binarise, min_fraction, tuple(ladder))
     if not 0 <= min_fraction < 1:
         raise InputError(f"min_fraction is {min_fraction}; want a share from 0 to below 1")
-    _check_request(data, types, terms, offset, engine, chunk_pairs, warn or _python_warning)
+    _check_request(data, types, terms, offset, options, chunk_pairs, warn or _python_warning)
     table = read_pairs(pairs) if isinstance(pairs, str | Path) else check_pairs(pairs, "pairs")
     unique = table.drop_duplicates()
     if len(unique) < len(table):
         (warn or _python_warning)(f"pairs: {len(table) - len(unique)} duplicate rows count once")
     work = plan(
         data, unique, types, out.with_name(f"{out.name}.parts"),
-        covariates=terms, offset=offset, chunk_pairs=chunk_pairs, options=options,
+        covariates=terms, offset=offset, options=options,
+        chunk_pairs=chunk_pairs or _chunk_pairs(data, types, len(unique)),
     )  # fmt: skip
     return run_work(work, out, client=client, progress=progress, overwrite=overwrite)
+
+
+def _chunk_pairs(store: MultiomeStore, types: Sequence[str], n_pairs: int) -> int:
+    """Pairs per chunk, a function of the data alone: a run goes on with the same chunks on another cluster."""
+    cells = [store.cells_of(celltype) for celltype in types]
+    most_cells = max(part.stop - part.start for part in cells)
+    wanted = min(LARGEST_CHUNK, CHUNK_COUNTS // max(1, most_cells), n_pairs * len(types) // CHUNKS_WANTED)
+    return max(LEAST_CHUNK, wanted)
 
 
 def _python_warning(message: str) -> None:
@@ -385,14 +303,16 @@ def _check_request(
     types: Sequence[str],
     terms: tuple[str, ...],
     offset: str | None,
-    engine: str,
-    chunk_pairs: int,
+    options: Options,
+    chunk_pairs: int | None,
     warn: Callable[[str], None],
 ) -> None:
     """Find before the run what would fail in every chunk."""
-    if engine not in ENGINES:
-        raise InputError(f"engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    if chunk_pairs < 1:
+    if options.engine not in ENGINES:
+        raise InputError(f"engine {options.engine!r} is unknown; choose from {', '.join(ENGINES)}")
+    if options.p not in P_VALUES:
+        raise InputError(f"p is {options.p!r}; choose from {', '.join(P_VALUES)}")
+    if chunk_pairs is not None and chunk_pairs < 1:
         raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
     if not types:
         raise InputError("no cell type given")
@@ -418,19 +338,25 @@ def run_work(
         return pd.read_parquet(out)
     with client_or_threads(client) as running:
         chunks.run(work, running, progress=progress)
-    fdr = _fdr_per_celltype(work)
+    adjusted = _adjusted_per_celltype(work)
 
     def finish(table: pa.Table, row: int) -> pa.Table:
-        return table.append_column("fdr", pa.array(fdr[row : row + len(table)])).select(list(COLUMNS))
+        for name, values in adjusted.items():
+            table = table.append_column(name, pa.array(values[row : row + len(table)]))
+        return table.select(list(COLUMNS))
 
     remove_leftovers(out)
     chunks.merge(work, out, finish)
     return pd.read_parquet(out)
 
 
-def _fdr_per_celltype(work: chunks.Work) -> Floats:
+def _adjusted_per_celltype(work: chunks.Work) -> dict[str, Floats]:
     """Adjusted p-values of all rows in order; a part holds one cell type, and those of a type follow each other."""
-    p: dict[str, list[Floats]] = {}
-    for part in chunks.tables(work, ["celltype", "boot_basic_p"]):
-        p.setdefault(part["celltype"][0].as_py(), []).append(part["boot_basic_p"].to_numpy())
-    return np.concatenate([benjamini_hochberg(np.concatenate(values)) for values in p.values()])
+    p: dict[str, dict[str, list[Floats]]] = {name: {} for name in ADJUSTED}
+    for part in chunks.tables(work, ["celltype", *ADJUSTED.values()]):
+        for name, source in ADJUSTED.items():
+            p[name].setdefault(part["celltype"][0].as_py(), []).append(part[source].to_numpy())
+    return {
+        name: np.concatenate([benjamini_hochberg(np.concatenate(values)) for values in of_types.values()])
+        for name, of_types in p.items()
+    }

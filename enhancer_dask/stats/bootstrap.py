@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
-from enhancer_dask.stats.exact import Batch, Engine, Floats, Ints, Refitter, exact_engine
+from enhancer_dask.stats.exact import Engine, Floats, Ints, Refitter, exact_engine, make_batch
 from enhancer_dask.stats.moments import LANES, moments_engine
 
 ENGINES: dict[str, Engine] = {"moments": moments_engine, "exact": exact_engine}
@@ -105,7 +105,7 @@ def refit(
     rows = np.ascontiguousarray(np.asarray(indicators).reshape(n, -1).T)
     start = start_from(poisson.fit_prepared(counts, rows.T, nuisance), counts, nuisance)
     only = np.zeros(1, dtype=np.int64)
-    batch = Batch(np.asarray(counts)[None], rows, only, np.arange(len(rows))[None], nuisance, start[None])
+    batch = make_batch(np.asarray(counts)[None], rows, only, np.arange(len(rows))[None], nuisance, start[None])
     return ENGINES[engine](batch)(block, only)[0][0]
 
 

@@ -20,10 +20,10 @@ Ints = NDArray[np.int64]
 class Batch:
     """Tests in the same cells with the same covariates: T tests of G genes on q of P indicators each."""
 
-    counts: NDArray[Any]
+    counts: Floats
     """Counts of the genes, shape (G, n)."""
     indicators: NDArray[Any]
-    """Peaks (0/1 or counts) and products of peaks, shape (P, n)."""
+    """Peaks (0/1 or counts) and products of peaks, shape (P, n); uint8 where the values allow it, else float64."""
     gene: Ints
     """Row of ``counts`` of each test, shape (T,)."""
     peak: Ints
@@ -37,6 +37,27 @@ class Batch:
     def shape(self) -> tuple[int, int, int]:
         """Numbers of tests, indicators per test and cells."""
         return len(self.gene), self.peak.shape[1], self.counts.shape[1]
+
+
+def make_batch(
+    counts: NDArray[Any],
+    indicators: NDArray[Any],
+    gene: NDArray[np.integer],
+    peak: NDArray[np.integer],
+    nuisance: poisson.Nuisance,
+    start: Floats,
+) -> Batch:
+    """A :class:`Batch` with settled types, so that kernels are compiled once; ``peak`` may be of shape (T,) if q = 1."""
+    rows = np.asarray(indicators)
+    small = rows.dtype.kind in "bui" and rows.min(initial=0) >= 0 and rows.max(initial=0) <= np.iinfo(np.uint8).max
+    return Batch(
+        np.ascontiguousarray(counts, dtype=np.float64),
+        np.ascontiguousarray(rows, dtype=np.uint8 if small else np.float64),
+        np.asarray(gene, dtype=np.int64),
+        np.asarray(peak, dtype=np.int64).reshape(len(gene), -1),
+        nuisance,
+        np.ascontiguousarray(start, dtype=np.float64),
+    )
 
 
 Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
@@ -61,7 +82,7 @@ def refit_marked(
         test = which[a]
         for j in range(peak.shape[1]):
             design[first + j] = indicators[peak[test, j]]
-        y = counts[gene[test]].astype(np.float64)
+        y = counts[gene[test]]
         for r in range(resamples.shape[0]):
             if marked[a, r]:
                 weights = resamples[r].astype(np.float64)
@@ -76,7 +97,7 @@ def refit_exactly(batch: Batch, resamples: NDArray[np.integer], which: Ints, mar
     design = np.vstack([batch.nuisance.design(np.empty((len(batch.nuisance.z), 0))), np.empty((q, batch.counts.shape[1]))])
     refit_marked(
         marked, which, design, batch.nuisance.watched(q), batch.counts, batch.indicators, batch.gene, batch.peak,
-        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples), poisson.STEP_TOLERANCE, out,
+        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples, dtype=np.uint16), poisson.STEP_TOLERANCE, out,
     )  # fmt: skip
 
 

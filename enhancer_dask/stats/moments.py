@@ -40,7 +40,7 @@ from enhancer_dask.stats.shared_sums import basis
 LANES = 128  # resamples that go through the kernels side by side; a multiple of the vector length
 TOLERANCE = 5e-7  # on a coefficient; sums in single precision add about as much
 REACH = 3.2  # standard deviations of a resample's coefficients that the degree is chosen for
-MAX_DEGREE, MAX_TERMS = 12, 84
+MAX_DEGREE, MAX_TERMS = 12, 252
 MAX_GROUPS = 32
 MAX_NEWTON = 10
 CONVERGED_STEP = 1e-4  # Newton's next step would be about its square
@@ -72,7 +72,7 @@ class Centres(NamedTuple):
 def _centre(counts, design, offset, continuous, coefficients, mean, inverse_spread, tail):
     """Fit one gene without peaks; returns False if there is no such fit."""
     k, n = design.shape
-    y, weights = counts.astype(np.float64), np.ones(n)
+    y, weights = counts, np.ones(n)
     info = np.zeros((k, k))
     coefficients[:] = 0.0
     coefficients[0] = np.log(max(np.sum(y), 0.5) / np.sum(np.exp(offset)))
@@ -250,10 +250,9 @@ def _fill_tile(resamples, start, tile):
     """Resamples ``start`` onwards as columns of ``tile``, shape (n, LANES); missing ones become all ones."""
     n_there = min(LANES, resamples.shape[0] - start)
     tile[:, n_there:] = 1.0
-    for i0 in range(0, tile.shape[0], 16):
+    for i in range(tile.shape[0]):
         for r in range(n_there):
-            for i in range(i0, min(i0 + 16, tile.shape[0])):
-                tile[i, r] = resamples[start + r, i]
+            tile[i, r] = resamples[start + r, i]
 
 
 @njit(nogil=True, cache=True)
@@ -682,6 +681,7 @@ def moments_engine(batch: Batch) -> Refitter:
     single[: len(rows), :n] = rows
 
     def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
+        resamples = np.ascontiguousarray(resamples, dtype=np.uint16)
         n_resamples = len(resamples)
         out = np.empty((len(which), n_resamples, q))
         good = np.empty((len(which), n_resamples), dtype=np.bool_)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from enhancer_dask.stats.resampling import resample_counts, stream_key
+from enhancer_dask.stats.resampling import philox, resample_counts, stream_key
 
 
 @pytest.mark.parametrize("n_cells", [1, 2, 5, 1000])
@@ -16,9 +16,27 @@ def test_resample_counts__row_is_the_same_alone_or_in_a_batch(n_cells):
 
 
 def test_stream_key__differs_by_every_part():
-    keys = {stream_key(s, t, k) for s in range(3) for t in ("A", "B", "AB") for k in range(5)}
+    keys = {tuple(stream_key(s, t, k)) for s in range(3) for t in ("A", "B", "AB") for k in range(5)}
     assert len(keys) == 45
-    assert stream_key(1, "1", 1) != stream_key(11, "", 1)
+    assert tuple(stream_key(1, "1", 1)) != tuple(stream_key(11, "", 1))
+
+
+@pytest.mark.parametrize("kernel", [philox, philox.py_func], ids=["numba", "python"])
+@pytest.mark.parametrize(
+    ("counter", "upper", "key", "want"),
+    [  # the known answers that Random123 ships for philox4x32-10
+        (0, 0, 0, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (2**64 - 1, 2**64 - 1, 2**64 - 1, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            *(0x85A308D3243F6A88, 0x0370734413198A2E, 0x299F31D0A4093822),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox__gives_the_known_answers(kernel, counter, upper, key, want):
+    out = np.empty((4, 1), dtype=np.uint64)
+    kernel(np.uint64(counter), np.uint64(upper), np.uint64(key), out)
+    assert tuple(out[:, 0]) == want
 
 
 def test_resample_counts__are_multinomial():
