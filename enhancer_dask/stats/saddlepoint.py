@@ -60,8 +60,32 @@ _MAX_STEPS, _LONGEST_STEP = 12, 2.0
 _STEP_TOLERANCE = 1e-4  # the error left is about its square
 _PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
 # Where the cut-off is beta itself, 1/u - 1/r is 0/0; moved by this many standard errors, the tail moves by less than that.
-_NEAREST = 1e-5
+NEAREST = 1e-5
 _SMALL_ROOT = 0.1
+
+TRUSTED, NOT_FITTED, NO_SADDLE, FEW_CELLS, CONCENTRATED = 0, 1, 2, 3, 4
+FEWEST_CELLS = 10
+FEWEST_EFFECTIVE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SaddleTable:
+    """Bootstrap p-values of L pairs, without resampling."""
+
+    p: Floats
+    """Two-sided basic-bootstrap p-value, in (0, 1], shape (L,)."""
+    trust: NDArray[np.int64]
+    """TRUSTED, NOT_FITTED (no finite fit), NO_SADDLE (no reweighting near the original cells doubles the coefficient),
+    FEW_CELLS (too few open cells with counts: the distribution is a lattice) or CONCENTRATED (too few cells carry the
+    tail), shape (L,)."""
+    bias: Floats
+    """Mean of the resampled coefficient less the observed one, second order, shape (L,)."""
+    sd: Floats
+    """Standard deviation of the resampled coefficient, first order (the sandwich), shape (L,)."""
+    n_informative: NDArray[np.int64]
+    """Open cells with counts, shape (L,)."""
+    n_effective: Floats
+    """Cells that carry the score under the tilt, (sum w s^2)^2 / sum w s^4, shape (L,)."""
 
 
 @njit(nogil=True, cache=True)
@@ -85,8 +109,8 @@ def log_tail(r, u):
     sum_ = mills(r) + excess if r > -30.0 else 1.0
     if sum_ > 0.0:
         return min(0.0, math.log(sum_) - 0.5 * r * r - LOG_SQRT_2_PI) if r > -30.0 else 0.0
-    root = r + math.log(u / r) / r
-    return math.log(mills(root)) - 0.5 * root * root - LOG_SQRT_2_PI if root > -30.0 else 0.0
+    modified = r + math.log(u / r) / r
+    return math.log(mills(modified)) - 0.5 * modified * modified - LOG_SQRT_2_PI if modified > -30.0 else 0.0
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
@@ -154,7 +178,7 @@ def _newton_step(d, small, step_tau, step_gamma):
     ``small`` receives the Cholesky factors of K_tautau and of minus the second derivative of max_tau K in gamma.
     """
     d_tau, d_gamma, d_tautau, d_taugamma, d_gammagamma = d
-    chol, chol_gamma, half, schur = small
+    chol, chol_gamma, half, schur = small[:4]
     p = d_tau.size
     if not cholesky(d_tautau, chol):
         return False
@@ -213,10 +237,10 @@ def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small,
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
 def _spread(rows, cells, opened, counts, tau, work):
-    """Of the exponents v under the tilt: moments 1 to 4 about zero, and the largest share of a cell in sum w v^2."""
+    """Of the exponents v under the tilt: sums of w v, w v^2, w v^3 and w v^4."""
     lean, weights, mean, n = work[1], work[2], work[3], counts.size
     linear_predictor(rows, cells, opened, work[8], tau, lean)
-    m1, m2, m3, m4, largest = 0.0, 0.0, 0.0, 0.0, 0.0
+    m1, m2, m3, m4 = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
         v = lean[i] * (counts[i] - mean[i])
         wv = weights[i] * v
@@ -225,16 +249,15 @@ def _spread(rows, cells, opened, counts, tau, work):
         m2 += wv2
         m3 += wv2 * v
         m4 += wv2 * v * v
-        largest = max(largest, wv2)
-    return m1, m2, m3, m4, largest / m2
+    return m1, m2, m3, m4
 
 
 @njit(nogil=True, cache=True)
-def _root(k_value, n, m1, m2, m3, m4):
+def root(k_value, n, m1, m2, m3, m4):
     """sqrt(-2 K) at the saddle; where it is small K is lost in rounding, and its cumulants are summed instead."""
-    root = math.sqrt(max(0.0, -2.0 * k_value))
-    if root > _SMALL_ROOT:
-        return root
+    plain = math.sqrt(max(0.0, -2.0 * k_value))
+    if plain > _SMALL_ROOT:
+        return plain
     # K(1) of K(s) = K(s tau): integrate s K''(s) with K'' expanded at s = 1
     k1, k2, k3, k4 = m1, m2 - m1 * m1 / n, m3, m4 - 3.0 * m2 * m2 / n
     return math.sqrt(max(0.0, k2 - k3 / 3.0 + k4 / 12.0 - 2.0 * k1))
@@ -242,7 +265,7 @@ def _root(k_value, n, m1, m2, m3, m4):
 
 @njit(nogil=True, cache=True)
 def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value):
-    """(r, u, largest share) from the saddle that was just found."""
+    """(r, u, effective number of cells) from the saddle that was just found."""
     weights, mean, product, eta = work[2], work[3], work[4], work[0]
     p, n = tau.size, counts.size
     for i in range(n):
@@ -252,14 +275,47 @@ def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_valu
     if not cholesky(information, factor):
         return np.nan, np.nan, np.nan
     log_ratio = 2.0 * half_log_det(factor) - half_log_det(small[0]) - half_log_det(small[1])
-    m1, m2, m3, m4, share = _spread(rows, cells, opened, counts, tau, work)
-    root, t = _root(k_value, n, m1, m2, m3, m4), tau[p - 1]
-    return math.copysign(root, t), t * math.exp(-log_ratio), share
+    m1, m2, m3, m4 = _spread(rows, cells, opened, counts, tau, work)
+    t = tau[p - 1]
+    r = math.copysign(root(k_value, n, m1, m2, m3, m4), t)
+    return r, t * math.exp(-log_ratio), m2 * m2 / m4
 
 
 @njit(nogil=True, cache=True)
-def _saddle_pair(rows, cells, opened, counts, offset, fit, cutoff, work, d, small, out):
-    """Fill ``out`` with r, u, share, sd, steps; returns whether a saddle was found."""
+def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
+    """Second-order bias of the peak's coefficient over resamples; ``d`` and ``work`` are those of the full fit, tau = 0.
+
+    Expand ``sum w psi = 0`` to second order in w - 1 and take the mean: with e the peak's efficient direction,
+    J = sum mu e^2, A the information and V the sandwich, it is ``-(tr(A^-1 G) + tr(V H) / 2) / J``, G and H being
+    X'diag(mu e (y - mu))X and X'diag(mu e)X.
+    """
+    p, n = slope_tau.size, counts.size
+    lean, mean, crossed, plain, scratch = work[1], work[3], work[5], work[6], work[0]
+    chol, inverse, sandwich, sums = small[0], small[4], small[5], small[6]
+    direction = slope_tau / slope_tau[p - 1]
+    linear_predictor(rows, cells, opened, work[8], direction, lean)
+    efficient = 0.0
+    for i in range(n):
+        plain[i] = mean[i] * lean[i]
+        efficient += plain[i] * lean[i]
+        crossed[i] = plain[i] * (counts[i] - mean[i])
+    if not cholesky(-d[3], chol):
+        return np.nan
+    for j in range(p):
+        inverse[j, :] = 0.0
+        inverse[j, j] = 1.0
+        solve(chol, inverse[j])
+    sandwich[:] = inverse @ d[2] @ inverse
+    gram(rows, cells, opened, crossed, scratch, sums)
+    trace = np.sum(inverse * sums)
+    gram(rows, cells, opened, plain, scratch, sums)
+    trace += 0.5 * np.sum(sandwich * sums)
+    return -trace / efficient
+
+
+@njit(nogil=True, cache=True)
+def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
+    """Fill ``out`` with r, u, effective cells, sd and bias; returns whether the saddle at twice the peak's fit was found."""
     p = fit.size
     coef, tau, slope_tau, slope_gamma = fit.copy(), np.zeros(p), np.empty(p), np.empty(p - 1)
     step_tau, step_gamma = np.empty(p), np.empty(p - 1)
@@ -269,32 +325,34 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, cutoff, work, d, smal
     if not _newton_step(d, small, slope_tau, slope_gamma):
         return False
     sd = 1.0 / math.sqrt(-np.sum(slope_tau * towards))
-    out[3] = sd
-    distance = cutoff - fit[p - 1]
-    if abs(distance) < _NEAREST * sd:
-        distance = math.copysign(_NEAREST * sd, distance)
+    out[3], out[4] = sd, _bias(rows, cells, opened, counts, slope_tau, work, d, small)
+    distance = fit[p - 1]
+    if abs(distance) < NEAREST * sd:
+        distance = math.copysign(NEAREST * sd, distance)
     for pieces in _PIECES:
+        tau[:] = slope_tau * (distance / pieces)
+        coef[: p - 1] = fit[: p - 1] + slope_gamma * (distance / pieces)
+        k_value = 0.0
         for piece in range(1, pieces + 1):
             coef[p - 1] = fit[p - 1] + distance * (piece / pieces)
-            if piece == 1:
-                tau[:] = slope_tau * (distance / pieces)
-                coef[: p - 1] = fit[: p - 1] + slope_gamma * (distance / pieces)
             k_value = _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma)
             if not np.isfinite(k_value):
                 break
         if np.isfinite(k_value):
             out[0], out[1], out[2] = _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
-            return True
+            return np.isfinite(out[1])
     return False
 
 
 @njit(nogil=True, cache=True)
-def _saddle_pairs(rows, offset, rna, atac, gene, peak, coefficients, table, found):
+def _saddle_pairs(rows, offset, rna, atac, gene, peak, coefficients, table, informative, found):
+    """Fill a row of ``table`` per pair with a finite fit; nothing is kept from one pair to the next but counts."""
     k, n = rows.shape
     p = k + 1
     work = np.zeros((9, n))
     d = (np.empty(p), np.empty(p), np.empty((p, p)), np.empty((p, p)), np.empty((k, k)))
-    small = (np.empty((p, p)), np.empty((k, k)), np.empty((p, p)), np.empty((k, k)))
+    square = np.empty((4, p, p))
+    small = (square[0], np.empty((k, k)), square[1], np.empty((k, k)), square[2], square[3], np.empty((p, p)))
     counts, current = np.empty(n), -1
     for pair in range(gene.size):
         fit = coefficients[pair]
@@ -304,4 +362,70 @@ def _saddle_pairs(rows, offset, rna, atac, gene, peak, coefficients, table, foun
             current = gene[pair]
             counts[:] = rna[current]
         cells, opened = cells_of(atac[peak[pair]], rows)
-        found[pair] = _saddle_pair(rows, cells, opened, counts, offset, fit, 2.0 * fit[k], work, d, small, table[pair])
+        for i in range(cells.size):
+            informative[pair] += counts[cells[i]] > 0.0
+        found[pair] = _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, table[pair])
+
+
+def saddle_pairs(
+    rna: NDArray[Any],
+    atac: NDArray[Any],
+    gene: NDArray[np.integer],
+    peak: NDArray[np.integer],
+    nuisance: poisson.Nuisance,
+    fits: PairFits,
+) -> SaddleTable:
+    """Two-sided basic-bootstrap p-value of every pair, SCENT's with resamples without end.
+
+    Parameters
+    ----------
+    rna, atac, gene, peak, nuisance
+        As in :func:`pairfits.fit_pairs`.
+    fits : PairFits
+        What that function returned for them.
+
+    Returns
+    -------
+    SaddleTable
+        NaN where ``trust`` is NOT_FITTED or NO_SADDLE. The numbers of a pair do not depend on the others.
+
+    Notes
+    -----
+    ``p = 2 min(P, 1 - P)`` with P the chance that a resample's coefficient is at least twice the observed one. About
+    0.09 ms a pair at 2,600 cells and two covariates.
+
+    Examples
+    --------
+    >>> from enhancer_dask.stats.pairfits import fit_pairs
+    >>> rng = np.random.default_rng(0)
+    >>> atac = (rng.random((1, 400)) < 0.3).astype(np.uint8)
+    >>> rna = rng.poisson(np.exp(0.4 * atac))
+    >>> data = rna, atac, np.array([0]), np.array([0]), poisson.make_nuisance(rng.normal(size=(400, 1)))
+    >>> table = saddle_pairs(*data, fit_pairs(*data))
+    >>> int(table.trust[0]), float(table.p[0].round(4))
+    (0, 0.0)
+    """
+    gene, peak = np.asarray(gene, dtype=np.int64), np.asarray(peak, dtype=np.int64)
+    rows = nuisance.design(np.empty((len(nuisance.z), 0)))
+    table = np.full((len(gene), 5), np.nan)
+    informative, found = np.zeros(len(gene), dtype=np.int64), np.zeros(len(gene), dtype=np.bool_)
+    _saddle_pairs(
+        rows, nuisance.offset, rna, atac, gene, peak, fits.coefficients, table, informative, found
+    )
+    table[~found] = np.nan
+    r, u, effective, sd, bias = table.T
+    p = np.array([two_sided(*row) for row in table[:, :2]]) if len(gene) else np.empty(0)
+    fitted = np.isfinite(fits.coefficients).all(axis=1)
+    trust = np.select(
+        [~fitted, ~found, informative < FEWEST_CELLS, effective < FEWEST_EFFECTIVE],
+        [NOT_FITTED, NO_SADDLE, FEW_CELLS, CONCENTRATED], TRUSTED,
+    )  # fmt: skip
+    return SaddleTable(p, trust, bias, sd, informative, effective)
+
+
+@njit(nogil=True, cache=True)
+def two_sided(r, u):
+    """``2 min(P, 1 - P)`` of an upper tail P, never 0; NaN if there is no tail."""
+    if not (np.isfinite(r) and np.isfinite(u)):
+        return np.nan
+    return max(min(1.0, 2.0 * math.exp(min(log_tail(r, u), log_tail(-r, -u)))), SMALLEST_P)
