@@ -1,7 +1,7 @@
-"""Weighted sums of products of design columns: what every Newton step of a regression costs.
+"""Weighted sums of products of design columns, what every Newton step of a regression costs, and small solves.
 
 A pair's design is the rows shared by all pairs (ones and covariates, dense) and one peak, kept as the cells where it
-is not zero with its values there: a tenth of the cells, so the peak's sums are nearly free.
+is not zero: a tenth of the cells, so the peak's sums are nearly free.
 """
 
 import numpy as np
@@ -29,86 +29,129 @@ def total(x):
     return out
 
 
+@njit(nogil=True, cache=True)
+def cells_of(peak, rows):
+    """Cells where a peak is not zero, shape (m,), and there its value times each of the rows, shape (k, m)."""
+    cells = np.flatnonzero(peak)
+    opened = np.empty((rows.shape[0], cells.size))
+    for j in range(rows.shape[0]):
+        for i in range(cells.size):
+            opened[j, i] = peak[cells[i]] * rows[j, cells[i]]
+    return cells, opened
+
+
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
-def linear_predictor(rows, cells, values, offset, coef, eta):
+def linear_predictor(rows, cells, opened, offset, coef, eta):
     """Write ``offset + rows' coef[:-1]`` to ``eta`` and add the peak times ``coef[-1]`` where it is not zero."""
-    first = coef[0]
+    k, first = rows.shape[0], coef[0]
     for i in range(eta.size):
         eta[i] = offset[i] + first
-    for j in range(1, rows.shape[0]):
-        slope, row = coef[j], rows[j]
+    for j in range(1, k - 1, 2):  # two rows at a time, since memory is slower than arithmetic
+        slope, row, next_slope, next_row = coef[j], rows[j], coef[j + 1], rows[j + 1]
+        for i in range(eta.size):
+            eta[i] += slope * row[i] + next_slope * next_row[i]
+    if k % 2 == 0:
+        slope, row = coef[k - 1], rows[k - 1]
         for i in range(eta.size):
             eta[i] += slope * row[i]
-    last = coef[rows.shape[0]]
+    last, values = coef[k], opened[0]
     for i in range(cells.size):
         eta[cells[i]] += last * values[i]
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
-def gram(rows, cells, values, weights, scratch, out):
-    """Write both halves of ``X' diag(weights) X`` of the rows and the peak to ``out``, shape (k + 1, k + 1).
-
-    ``rows``, shape (k, n), begins with the row of ones. ``scratch`` has shape (n,) and is overwritten.
-    """
-    k = rows.shape[0]
+def gram_of_rows(rows, weights, scratch, out):
+    """Write ``X' diag(weights) X`` of the k rows to the upper left of ``out``, lower triangle."""
     out[0, 0] = total(weights)
-    for j in range(1, k):
-        row = rows[j]
+    for j in range(1, rows.shape[0]):
+        row, ones, own = rows[j], 0.0, 0.0
         for i in range(row.size):
-            scratch[i] = row[i] * weights[i]
-        out[j, 0] = total(scratch)
-        for m in range(1, j + 1):
+            weighted = row[i] * weights[i]
+            scratch[i] = weighted
+            ones += weighted
+            own += weighted * row[i]
+        out[j, 0], out[j, j] = ones, own
+        for m in range(1, j):
             out[j, m] = dot(rows[m], scratch)
-    gram_of_peak(rows, cells, values, weights, out)
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def gram_of_peak(cells, opened, weights, scratch, out):
+    """Write the last row of ``X' diag(weights) X``, that of the peak, from the open cells alone."""
+    k, gathered = opened.shape[0], scratch[: cells.size]
+    for i in range(cells.size):
+        gathered[i] = weights[cells[i]]
     for j in range(k):
+        out[k, j] = dot(opened[j], gathered)
+    values, own = opened[0], 0.0
+    for i in range(cells.size):
+        own += values[i] * values[i] * gathered[i]
+    out[k, k] = own
+
+
+@njit(nogil=True, cache=True)
+def gram(rows, cells, opened, weights, scratch, out):
+    """Write both halves of ``X' diag(weights) X`` of rows and peak to ``out``, shape (k + 1, k + 1).
+
+    ``rows``, shape (k, n), begins with the row of ones; ``scratch``, shape (n,), is overwritten.
+    """
+    gram_of_rows(rows, weights, scratch, out)
+    gram_of_peak(cells, opened, weights, scratch, out)
+    for j in range(out.shape[0]):
         for m in range(j):
             out[m, j] = out[j, m]
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
-def gram_of_peak(rows, cells, values, weights, out):
-    """Write the last row and column of :func:`gram` alone, from the open cells."""
-    k = rows.shape[0]
-    for j in range(k + 1):
-        out[k, j] = 0.0
-    for j in range(1, k):
-        row, cross = rows[j], 0.0
-        for i in range(cells.size):
-            cross += values[i] * weights[cells[i]] * row[cells[i]]
-        out[k, j] = cross
-    ones, own = 0.0, 0.0
-    for i in range(cells.size):
-        weighted = values[i] * weights[cells[i]]
-        ones += weighted
-        own += weighted * values[i]
-    out[k, 0], out[k, k] = ones, own
-    for j in range(k):
-        out[j, k] = out[k, j]
-
-
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
-def totals(rows, cells, values, weights, out):
+def totals(rows, cells, opened, weights, out):
     """Write ``X' weights`` of the rows and the peak to ``out``, shape (k + 1,)."""
     k = rows.shape[0]
     out[0] = total(weights)
     for j in range(1, k):
         out[j] = dot(rows[j], weights)
-    last = 0.0
+    values, last = opened[0], 0.0
     for i in range(cells.size):
         last += values[i] * weights[cells[i]]
     out[k] = last
 
 
 @njit(nogil=True, cache=True)
-def cells_of(peak):
-    """Cells where a peak is not zero, and its values there as float64."""
-    n = 0
-    for i in range(peak.size):
-        n += peak[i] != 0
-    cells, values = np.empty(n, np.int64), np.empty(n)
-    n = 0
-    for i in range(peak.size):
-        if peak[i] != 0:
-            cells[n], values[n] = i, peak[i]
-            n += 1
-    return cells, values
+def cholesky(matrix, chol):
+    """Lower factor of a small symmetric matrix; False if it is not safely positive definite."""
+    k = matrix.shape[0]
+    for j in range(k):
+        pivot = matrix[j, j]
+        for m in range(j):
+            pivot -= chol[j, m] * chol[j, m]
+        if not pivot > 1e-12 * matrix[j, j]:
+            return False
+        chol[j, j] = np.sqrt(pivot)
+        for i in range(j + 1, k):
+            value = matrix[i, j]
+            for m in range(j):
+                value -= chol[i, m] * chol[j, m]
+            chol[i, j] = value / chol[j, j]
+    return True
+
+
+@njit(nogil=True, cache=True)
+def solve(chol, vector):
+    """Overwrite ``vector`` with the solution of ``chol chol' x = vector``."""
+    k = vector.size
+    for j in range(k):
+        for m in range(j):
+            vector[j] -= chol[j, m] * vector[m]
+        vector[j] /= chol[j, j]
+    for j in range(k - 1, -1, -1):
+        for m in range(j + 1, k):
+            vector[j] -= chol[m, j] * vector[m]
+        vector[j] /= chol[j, j]
+
+
+@njit(nogil=True, cache=True)
+def half_log_det(chol):
+    """Half the logarithm of the determinant of ``chol chol'``."""
+    out = 0.0
+    for j in range(chol.shape[0]):
+        out += np.log(chol[j, j])
+    return out

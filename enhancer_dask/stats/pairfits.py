@@ -94,20 +94,20 @@ def _fit_null(rows, counts, offset, mean, info):
     null[0] = np.log(counts.sum() / np.sum(np.exp(offset)))
     status, _ = poisson.newton(rows, counts, ones, offset, null, info, FIT_TOLERANCE, MAX_ITERATIONS)
     eta, scratch, nowhere = np.empty(counts.size), np.empty(counts.size), np.empty(0, np.int64)
-    linear_predictor(rows, nowhere, np.empty(0), offset, np.append(null, 0.0), eta)
+    linear_predictor(rows, nowhere, np.empty((1, 0)), offset, np.append(null, 0.0), eta)
     exp_into(eta, mean, scratch)
     return null, status == CONVERGED
 
 
 @njit(nogil=True, cache=True)
-def _start(rows, cells, values, counts, null, null_mean, info, coef):
+def _start(rows, cells, opened, counts, null, null_mean, info, coef, scratch):
     """Newton's first step from the null fit, cut like a logarithm where it is long; all sums are over open cells."""
     k = rows.shape[0]
-    gram_of_peak(rows, cells, values, null_mean, info)
+    gram_of_peak(cells, opened, null_mean, scratch, info)
     chol, pi = np.zeros((k, k)), np.empty(k)
     if not poisson._cholesky_solve(info[:k, :k], info[k, :k].copy(), chol, pi, _NEARLY_ALIASED):
         return False
-    score = 0.0
+    values, score = opened[0], 0.0
     for i in range(cells.size):
         score += values[i] * (counts[cells[i]] - null_mean[cells[i]])
     step = score / (info[k, k] - np.sum(info[k, :k] * pi))
@@ -119,7 +119,7 @@ def _start(rows, cells, values, counts, null, null_mean, info, coef):
 
 
 @njit(nogil=True, cache=True)
-def _newton(rows, cells, values, counts, sums, offset, coef, info, work):
+def _newton(rows, cells, opened, counts, sums, offset, coef, info, work):
     """Undamped Newton steps from ``coef``, in place; standard error of the peak, NaN where they do not settle.
 
     ``sums`` holds X'y. A stationary point is the maximum, since the likelihood is concave.
@@ -128,9 +128,9 @@ def _newton(rows, cells, values, counts, sums, offset, coef, info, work):
     eta, mean, scratch = work[0], work[1], work[2]
     fitted, chol, step = np.empty(k), np.zeros((k, k)), np.empty(k)
     for _ in range(_MAX_STEPS):
-        linear_predictor(rows, cells, values, offset, coef, eta)
+        linear_predictor(rows, cells, opened, offset, coef, eta)
         exp_into(eta, mean, scratch)
-        gram(rows, cells, values, mean, scratch, info)
+        gram(rows, cells, opened, mean, scratch, info)
         fitted[:] = info[:, 0]  # the first row is ones
         if not poisson._cholesky_solve(info, sums - fitted, chol, step, _NEARLY_ALIASED):
             return np.nan
@@ -156,25 +156,25 @@ def _fit_pairs(rows, basis, watched, offset, rna, atac, gene, peak, coefficients
             counts[:] = rna[current]
             regular = not unusual_gene(rows, watched, counts)
         status[pair] = _UNUSUAL
-        cells, values = cells_of(atac[peak[pair]])
+        cells, opened = cells_of(atac[peak[pair]], rows)
         if not regular:
             continue
-        code, limit = _without_estimate(cells, values, counts)
+        code, limit = _without_estimate(cells, opened[0], counts)
         if code != CONVERGED:
             status[pair], coefficients[pair, k] = code, limit
             continue
         if not fitted:
             null, regular = _fit_null(rows, counts, offset, null_mean, null_info)
             fitted = True
-        if not regular or _outside(basis, cells, values) < _NEARLY_ALIASED:
+        if not regular or _outside(basis, cells, opened[0]) < _NEARLY_ALIASED:
             continue
         for j in range(k):
             for m in range(j + 1):
                 info[j, m] = null_info[j, m]
         coef = coefficients[pair]
-        totals(rows, cells, values, counts, sums)
-        if _start(rows, cells, values, counts, null, null_mean, info, coef):
-            se[pair] = _newton(rows, cells, values, counts, sums, offset, coef, info, work)
+        totals(rows, cells, opened, counts, sums)
+        if _start(rows, cells, opened, counts, null, null_mean, info, coef, work[0]):
+            se[pair] = _newton(rows, cells, opened, counts, sums, offset, coef, info, work)
         if np.isfinite(se[pair]):
             status[pair] = CONVERGED
 

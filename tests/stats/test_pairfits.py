@@ -102,8 +102,8 @@ def test_fit_pairs__a_pair_does_not_depend_on_the_others():
 def test_gram__equals_its_definition(kernel, n):
     rng = np.random.default_rng(n)
     rows, peak, weights = np.vstack([np.ones(n), rng.normal(size=(2, n))]), rng.poisson(0.4, n), rng.normal(size=n)
-    cells, values = grams.cells_of(peak)
+    cells, opened = grams.cells_of(peak, rows)
     out = np.empty((4, 4))
-    kernel(rows, cells, values, weights, np.empty(n), out)
+    kernel(rows, cells, opened, weights, np.empty(n), out)
     design = np.vstack([rows, peak])
     np.testing.assert_allclose(out, design @ (weights[:, None] * design.T), rtol=1e-12, atol=1e-12)
