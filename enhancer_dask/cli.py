@@ -135,7 +135,10 @@ def scent(
         str, typer.Option(help="Comma-separated terms: columns of the cells, log(column), ...")
     ] = "log(nUMI),percent.mito",
     offset: Annotated[str | None, typer.Option(help="Term with coefficient 1, for instance log(nUMI).")] = None,
-    engine: Annotated[str, typer.Option(help="Refit engine of the bootstrap.")] = "exact",
+    p: Annotated[
+        str, typer.Option("--p", help="p-values: saddle (no resampling), ladder (SCENT's), or both.")
+    ] = "both",
+    engine: Annotated[str, typer.Option(help="Refit engine of the ladder: moments, or exact (the reference).")] = "moments",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same table.")] = 0,
     binarise: Annotated[
         bool, typer.Option("--binarise/--no-binarise", help="Open or closed, or the peak's count.")
@@ -146,7 +149,9 @@ def scent(
     max_resamples: Annotated[
         int, typer.Option(min=100, help="Leave out the rungs of the ladder beyond this.")
     ] = 50_000,
-    chunk_pairs: Annotated[int, typer.Option(min=1, help="Pairs per chunk, about.")] = 64,
+    chunk_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs per chunk, about [default: chosen from the data].")
+    ] = None,
     profile: Profile = "local",
     cluster: ClusterFile = None,
     tsv: Tsv = False,
@@ -162,8 +167,8 @@ def scent(
     from enhancer_dask.stats.bootstrap import up_to
 
     links = run_scent(
-        store, pairs, celltype=celltype or None, covariates=covariates, offset=offset, engine=engine, seed=seed,
-        binarise=binarise, min_fraction=min_fraction, ladder=up_to(max_resamples), out=out, client=client,
+        store, pairs, celltype=celltype or None, covariates=covariates, offset=offset, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside
+        seed=seed, binarise=binarise, min_fraction=min_fraction, ladder=up_to(max_resamples), out=out, client=client,
         chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=_warn,
     )  # fmt: skip
     if tsv:

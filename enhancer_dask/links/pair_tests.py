@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,7 @@ from scipy.special import ndtr
 
 from enhancer_dask.stats import poisson, saddlepoint
 from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung, climb
-from enhancer_dask.stats.exact import make_batch
+from enhancer_dask.stats.exact import make_batch, settled
 from enhancer_dask.stats.pairfits import PairFits, fit_pairs
 from enhancer_dask.stats.resampling import resample_counts
 
@@ -30,6 +29,14 @@ _FIT_STATUS = {
     poisson.ALIASED: "collinear covariates",
     poisson.CONSTANT: "peak open in all cells",
 }
+_SADDLE_STATUS = {
+    saddlepoint.TRUSTED: "trusted",
+    saddlepoint.NOT_FITTED: "no finite fit",
+    saddlepoint.NO_SADDLE: "no saddlepoint",
+    saddlepoint.FEW_CELLS: "few open cells with counts",
+    saddlepoint.CONCENTRATED: "few cells carry the tail",
+}
+_NUMBERS = ("beta", "se", "z", "p", "boot_se", "boot_bias", "p_saddle", "boot_basic_p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def scent_block(
     *,
     celltype: str,
     offset: Floats | None = None,
-    options: Options = Options(),  # noqa: B008  # frozen
+    options: Options = Options(),  # frozen
 ) -> pd.DataFrame:
     """Test pairs of genes and peaks in the cells of one type.
 
@@ -81,15 +88,15 @@ def scent_block(
     Returns
     -------
     DataFrame
-        One row per pair in the given order: beta, se, z, p (Wald, two-sided), p_saddle, boot_basic_p, n_cells,
-        fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits
+        One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_se and boot_bias (of beta over resamples,
+        computed with the saddlepoint), p_saddle, boot_basic_p, n_cells, fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits
         over all cells), saddle_status, status. A pair that was not tested has NaN (beta -inf or +inf if separated) and a
         status that says why. Where the saddlepoint is not to be trusted, ``saddle_status`` says why and ``p_saddle`` is
         the ladder's p-value.
     """
     n = rna.shape[1]
     expressed, opened = np.count_nonzero(rna, axis=1)[gene] / n, np.count_nonzero(atac, axis=1)[peak] / n
-    table = pd.DataFrame(dict.fromkeys(("beta", "se", "z", "p", "p_saddle", "boot_basic_p"), np.full(len(gene), np.nan)))
+    table = pd.DataFrame(dict.fromkeys(_NUMBERS, np.full(len(gene), np.nan)))
     table["n_cells"] = n
     table["fraction_expressed"], table["fraction_open"] = expressed, opened
     for column in ("n_resamples", "n_refits", "n_exact"):
@@ -100,8 +107,8 @@ def scent_block(
     if not len(frequent):
         return table
     nuisance = poisson.make_nuisance(covariates, offset)
-    used = (atac > 0).astype(np.uint8) if options.binarise else atac
-    fits = fit_pairs(rna, used, gene[frequent], peak[frequent], nuisance)
+    counts, used = np.ascontiguousarray(rna, dtype=np.float64), settled(atac > 0 if options.binarise else atac)
+    fits = fit_pairs(counts, used, gene[frequent], peak[frequent], nuisance)
     table.loc[frequent, "beta"], table.loc[frequent, "se"] = fits.beta, fits.se
     table.loc[frequent, "status"] = [_FIT_STATUS[code] for code in fits.status]
     table["z"] = table["beta"] / table["se"]
@@ -111,12 +118,12 @@ def scent_block(
     rows, fits = frequent[fitted], _some(fits, fitted)
     trusted = np.zeros(len(rows), dtype=np.bool_)
     if options.p != "ladder":
-        saddle = saddlepoint.saddle_pairs(rna, used, gene[rows], peak[rows], nuisance, fits)
+        saddle = saddlepoint.saddle_pairs(counts, used, gene[rows], peak[rows], nuisance, fits)
         trusted = saddle.trust == saddlepoint.TRUSTED
-        table.loc[rows, "p_saddle"] = saddle.p
-        table.loc[rows, "saddle_status"] = [saddlepoint.TRUST[code] for code in saddle.trust]
+        table.loc[rows, "p_saddle"], table.loc[rows, "boot_se"], table.loc[rows, "boot_bias"] = saddle.p, saddle.sd, saddle.bias
+        table.loc[rows, "saddle_status"] = [_SADDLE_STATUS[code] for code in saddle.trust]
     resampled = ~trusted if options.p == "saddle" else np.ones(len(rows), dtype=np.bool_)
-    _climb(table, rows[resampled], _some(fits, np.flatnonzero(resampled)), rna, used, gene, peak, nuisance, celltype, options)
+    _climb(table, rows[resampled], _some(fits, np.flatnonzero(resampled)), counts, used, gene, peak, nuisance, celltype, options)
     if options.p != "ladder":
         table.loc[rows[~trusted], "p_saddle"] = table.loc[rows[~trusted], "boot_basic_p"]
     return table
@@ -130,7 +137,7 @@ def _climb(
     table: pd.DataFrame,
     rows: Ints,
     fits: PairFits,
-    rna: NDArray[Any],
+    counts: Floats,
     used: NDArray[Any],
     gene: NDArray[np.integer],
     peak: NDArray[np.integer],
@@ -139,7 +146,7 @@ def _climb(
     options: Options,
 ) -> None:
     """Enter the ladder's results for some rows of the table."""
-    n = rna.shape[1]
+    n = counts.shape[1]
 
     def draw(rung: int, start: int, stop: int) -> NDArray[np.integer]:
         return resample_counts(n, start, stop, seed=options.seed, celltype=celltype, rung=rung)
@@ -147,7 +154,7 @@ def _climb(
     if not len(rows):
         return
     start = np.where(np.isfinite(fits.coefficients), fits.coefficients, 0.0)
-    batch = make_batch(rna, used, gene[rows], peak[rows], nuisance, start)
+    batch = make_batch(counts, used, gene[rows], peak[rows], nuisance, start)
     found = climb(ENGINES[options.engine](batch), fits.beta, draw, n_cells=n, ladder=options.ladder)
     table.loc[rows, "boot_basic_p"] = found.p
     for column in ("n_resamples", "n_refits", "n_exact"):

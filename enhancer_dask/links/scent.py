@@ -48,6 +48,7 @@ CHUNKS_WANTED = 48
 CHUNK_COUNTS = 64_000_000  # pairs x cells of a chunk at most: a worker holds several bytes for each
 COLUMNS = (
     *("celltype", "gene", "peak", "beta", "se", "z", "p", "p_saddle", "fdr_saddle", "boot_basic_p", "fdr"),
+    *("boot_se", "boot_bias"),
     *("distance_bp", "n_cells", "fraction_expressed", "fraction_open", "n_resamples", "n_refits", "n_exact"),
     *("saddle_status", "status"),
 )

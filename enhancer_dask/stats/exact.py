@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,16 +48,21 @@ def make_batch(
     start: Floats,
 ) -> Batch:
     """A :class:`Batch` with settled types, so that kernels are compiled once; ``peak`` may be of shape (T,) if q = 1."""
-    rows = np.asarray(indicators)
-    small = rows.dtype.kind in "bui" and rows.min(initial=0) >= 0 and rows.max(initial=0) <= np.iinfo(np.uint8).max
     return Batch(
         np.ascontiguousarray(counts, dtype=np.float64),
-        np.ascontiguousarray(rows, dtype=np.uint8 if small else np.float64),
+        settled(indicators),
         np.asarray(gene, dtype=np.int64),
         np.asarray(peak, dtype=np.int64).reshape(len(gene), -1),
         nuisance,
         np.ascontiguousarray(start, dtype=np.float64),
     )
+
+
+def settled(indicators: NDArray[Any]) -> NDArray[Any]:
+    """Indicators as uint8 where the values allow it, else as float64: two types that kernels are compiled for."""
+    rows = np.asarray(indicators)
+    small = rows.dtype.kind in "bui" and rows.min(initial=0) >= 0 and rows.max(initial=0) <= np.iinfo(np.uint8).max
+    return np.ascontiguousarray(rows, dtype=np.uint8 if small else np.float64)
 
 
 Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
@@ -67,7 +72,7 @@ Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
 Engine = Callable[[Batch], Refitter]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def refit_marked(
     marked, which, design, watched, counts, indicators, gene, peak, offset, start, resamples, tolerance, out
 ):

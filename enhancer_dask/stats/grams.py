@@ -5,13 +5,13 @@ is not zero: a tenth of the cells, so the peak's sums are nearly free.
 """
 
 import numpy as np
-from numba import njit
+
+from enhancer_dask.stats.compiled import FASTMATH, compiled
 
 # Sums over cells may be reordered so that they vectorise; infinities and NaN keep their meaning.
-FASTMATH = {"reassoc", "contract"}
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def dot(x, y):
     """Sum of products of two contiguous arrays, shape (n,)."""
     total = 0.0
@@ -20,7 +20,7 @@ def dot(x, y):
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def total(x):
     """Sum of a contiguous array; one order of adding, whatever the array is part of."""
     out = 0.0
@@ -29,7 +29,7 @@ def total(x):
     return out
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def cells_of(peak, rows):
     """Cells where a peak is not zero, shape (m,), and there its value times each of the rows, shape (k, m)."""
     cells = np.flatnonzero(peak)
@@ -40,7 +40,7 @@ def cells_of(peak, rows):
     return cells, opened
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def linear_predictor(rows, cells, opened, offset, coef, eta):
     """Write ``offset + rows' coef[:-1]`` to ``eta`` and add the peak times ``coef[-1]`` where it is not zero."""
     k, first = rows.shape[0], coef[0]
@@ -59,7 +59,7 @@ def linear_predictor(rows, cells, opened, offset, coef, eta):
         eta[cells[i]] += last * values[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def gram_of_rows(rows, weights, scratch, out):
     """Write ``X' diag(weights) X`` of the k rows to the upper left of ``out``, lower triangle."""
     out[0, 0] = total(weights)
@@ -75,7 +75,7 @@ def gram_of_rows(rows, weights, scratch, out):
             out[j, m] = dot(rows[m], scratch)
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def gram_of_peak(cells, opened, weights, scratch, out):
     """Write the last row of ``X' diag(weights) X``, that of the peak, from the open cells alone."""
     k, gathered = opened.shape[0], scratch[: cells.size]
@@ -89,7 +89,7 @@ def gram_of_peak(cells, opened, weights, scratch, out):
     out[k, k] = own
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gram(rows, cells, opened, weights, scratch, out):
     """Write both halves of ``X' diag(weights) X`` of rows and peak to ``out``, shape (k + 1, k + 1).
 
@@ -102,7 +102,7 @@ def gram(rows, cells, opened, weights, scratch, out):
             out[m, j] = out[j, m]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def totals(rows, cells, opened, weights, out):
     """Write ``X' weights`` of the rows and the peak to ``out``, shape (k + 1,)."""
     k = rows.shape[0]
@@ -115,7 +115,7 @@ def totals(rows, cells, opened, weights, out):
     out[k] = last
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def cholesky(matrix, chol):
     """Lower factor of a small symmetric matrix; False if it is not safely positive definite."""
     k = matrix.shape[0]
@@ -134,7 +134,7 @@ def cholesky(matrix, chol):
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def solve(chol, vector):
     """Overwrite ``vector`` with the solution of ``chol chol' x = vector``."""
     k = vector.size
@@ -148,7 +148,7 @@ def solve(chol, vector):
         vector[j] /= chol[j, j]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def half_log_det(chol):
     """Half the logarithm of the determinant of ``chol chol'``."""
     out = 0.0

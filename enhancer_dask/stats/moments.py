@@ -28,10 +28,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numpy.typing import NDArray
+from scipy.special import factorial
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import FASTMATH, compiled
 from enhancer_dask.stats.exact import Batch, Floats, Ints, Refitter, refit_exactly
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.monomials import monomials
@@ -46,7 +48,6 @@ MAX_NEWTON = 10
 CONVERGED_STEP = 1e-4  # Newton's next step would be about its square
 SHARE_TOLERANCE = 1e-8  # of the expected counts: what a shared basis may miss of a gene's sums
 
-FASTMATH = {"reassoc", "contract"}
 EXACT = -1  # degree of a test that the expansion does not serve
 
 
@@ -68,60 +69,39 @@ class Centres(NamedTuple):
     """Whether the fit exists, shape (G,)."""
 
 
-@njit(nogil=True, cache=True)
-def _centre(counts, design, offset, continuous, coefficients, mean, inverse_spread, tail):
-    """Fit one gene without peaks; returns False if there is no such fit."""
-    k, n = design.shape
-    y, weights = counts, np.ones(n)
-    info = np.zeros((k, k))
-    coefficients[:] = 0.0
-    coefficients[0] = np.log(max(np.sum(y), 0.5) / np.sum(np.exp(offset)))
-    status, _ = poisson.newton(
-        design, y, weights, offset, coefficients, info, poisson.FIT_TOLERANCE, poisson.MAX_ITERATIONS
-    )
+def _centres(batch: Batch, continuous: Ints) -> Centres:
+    """Fit every gene without peaks."""
+    design = batch.nuisance.design(np.empty((batch.counts.shape[1], 0)))
+    fits = [_centre(counts, design, batch.nuisance, continuous) for counts in batch.counts]
+    return Centres(*(np.array(column) for column in zip(*fits, strict=True)))
+
+
+def _centre(
+    counts: Floats, design: Floats, nuisance: poisson.Nuisance, continuous: Ints
+) -> tuple[Floats, Floats, Floats, Floats, bool]:
+    k, n, c = *design.shape, len(continuous)
+    beta, info = np.zeros(k), np.zeros((k, k))
+    beta[0] = nuisance.null_intercept(counts)
+    tolerances = poisson.FIT_TOLERANCE, poisson.MAX_ITERATIONS
+    status, _ = poisson.newton(design, counts, np.ones(n), nuisance.offset, beta, info, *tolerances)
+    eta = nuisance.offset.copy()
+    for slope, row in zip(beta, design, strict=True):  # not as a matrix product, whose last bits depend on its threads
+        eta += slope * row
+    mean = np.exp(np.minimum(eta, 700.0))
+    nothing = beta, mean, np.zeros((c, c)), np.zeros(MAX_DEGREE + 1), False
     if status != poisson.CONVERGED:
-        return False
-    eta = offset.copy()
-    for j in range(k):
-        eta += coefficients[j] * design[j]
-    exp_into(eta, mean, np.empty(n))
-    for j in range(k):
-        for m in range(j):
-            info[m, j] = info[j, m]
-    meat = np.empty((k, k))
-    squared = (y - mean) ** 2
-    for j in range(k):
-        for m in range(k):
-            meat[j, m] = np.sum(squared * design[j] * design[m])
-    inverse = np.linalg.inv(info)
-    covariance = inverse @ meat @ inverse
-    c = continuous.size
-    spread = np.empty((c, c))
-    for j in range(c):
-        for m in range(c):
-            spread[j, m] = covariance[continuous[j], continuous[m]]
-    if c > 0:
-        if not np.linalg.det(spread) > 0.0:
-            return False
-        inverse_spread[:] = np.linalg.inv(spread)
-    variance = np.zeros(n)
-    for j in range(c):
-        for m in range(c):
-            variance += spread[j, m] * design[continuous[j]] * design[continuous[m]]
-    power, sd = mean / np.sum(mean), np.sqrt(np.maximum(variance, 0.0))
-    for degree in range(tail.size):
-        tail[degree] = np.sum(power)
-        power *= sd / (degree + 1.0)
-    return True
-
-
-@njit(nogil=True, cache=True)
-def _centres(counts, design, offset, continuous, coefficients, mean, inverse_spread, tail, usable):
-    for gene in range(counts.shape[0]):
-        usable[gene] = _centre(
-            counts[gene], design, offset, continuous,
-            coefficients[gene], mean[gene], inverse_spread[gene], tail[gene],
-        )  # fmt: skip
+        return nothing
+    inverse = np.linalg.inv(np.tril(info) + np.tril(info, -1).T)
+    meat = np.einsum("jn,kn,n->jk", design, design, (counts - mean) ** 2)
+    spread = (inverse @ meat @ inverse)[np.ix_(continuous, continuous)]
+    if c and not np.linalg.det(spread) > 0.0:
+        return nothing
+    z = design[continuous]
+    sd = np.sqrt(np.maximum(np.einsum("jn,jk,kn->n", z, spread, z), 0.0))
+    degrees = np.arange(MAX_DEGREE + 1)
+    share = mean / mean.sum()
+    tail = np.array([(share * sd**degree).sum() for degree in degrees]) / factorial(degrees)
+    return beta, mean, np.linalg.inv(spread), tail, True
 
 
 class Groups(NamedTuple):
@@ -139,7 +119,7 @@ class Groups(NamedTuple):
     """Cells, ascending within a group."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _classify(base, base_values, indicators, rows, code, values):
     """Number the groups of one layout; returns how many, or more than fit ``values`` (then the rest is void)."""
     n_groups = 0
@@ -167,10 +147,10 @@ def _classify(base, base_values, indicators, rows, code, values):
     return n_groups
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _layouts(base, base_values, indicators, layouts, max_groups):
     """Groups of every layout; see :class:`Groups`."""
-    n, q, p = base.size, layouts.shape[1], base_values.shape[1] + layouts.shape[1]
+    n, p = base.size, base_values.shape[1] + layouts.shape[1]
     first = np.zeros(layouts.shape[0] + 1, dtype=np.int64)
     all_values = np.empty((layouts.shape[0] * max_groups, p))
     bounds = np.zeros(layouts.shape[0] * max_groups + 1, dtype=np.int64)
@@ -245,7 +225,7 @@ def _highest_degree(n_variables: int) -> int:
 # Loops run over lanes innermost; their index is unsigned, since the check for negative ones stops vectorisation.
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _fill_tile(resamples, start, tile):
     """Resamples ``start`` onwards as columns of ``tile``, shape (n, LANES); missing ones become all ones."""
     n_there = min(LANES, resamples.shape[0] - start)
@@ -255,10 +235,11 @@ def _fill_tile(resamples, start, tile):
             tile[i, r] = resamples[start + r, i]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _features(mean, z, cells, n_terms, exponents, parent, axis, work, features):
     """Write ``mu z^a / a!`` of some cells to ``features[:n_terms]``, in single precision, filled up with zeros to a
-    multiple of 4 cells."""
+    multiple of 4 cells.
+    """
     n_cells = cells.size
     for k in range(n_cells):
         work[0, k] = mean[cells[k]]
@@ -278,7 +259,7 @@ def _features(mean, z, cells, n_terms, exponents, parent, axis, work, features):
     features[:n_terms, n_cells : n_cells + 3] = 0.0
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _product(features, n_rows, cells, tile, out):
     """``out[:n_rows] = features @ tile[cells]`` in the precision of ``tile``, summed up in double every 64 cells.
 
@@ -319,7 +300,7 @@ def _product(features, n_rows, cells, tile, out):
                 out[j + 3, b] += p3[b]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _evaluate(moment, n_terms, n_last, power, exponents, lowered, value, gradient, hessian, last):
     """Polynomial, derivatives and the part of the terms from ``n_last`` on to ``last``, in every lane."""
     lanes = uint64(LANES)
@@ -351,7 +332,7 @@ def _evaluate(moment, n_terms, n_last, power, exponents, lowered, value, gradien
                     into2[b] += both * coefficient[b] * part2[b]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _powers(d, n_terms, parent, axis, power):
     lanes = uint64(LANES)
     power[0] = 1.0
@@ -361,7 +342,7 @@ def _powers(d, n_terms, parent, axis, power):
             target[b] = source[b] * factor[b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _factor(info, size, good):
     """Cholesky factor of ``info``, shape (size, size, LANES), in its lower triangle; marks lanes without one."""
     lanes = uint64(LANES)
@@ -385,7 +366,7 @@ def _factor(info, size, good):
                 info[i, j, b] /= pivot[b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _solve(factor, size, right):
     """Solve in place for ``right``, shape (size, LANES), given the Cholesky factor."""
     lanes = uint64(LANES)
@@ -403,7 +384,7 @@ def _solve(factor, size, right):
             right[j, b] /= factor[j, j, b]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _score(moment, n_terms, n_last, y, y_z, values, theta, table, group, score, info):
     """Score and information of (delta, d) in every lane; keeps each group's part for the bound.
 
@@ -452,7 +433,7 @@ def _score(moment, n_terms, n_last, y, y_z, values, theta, table, group, score, 
                     info[p + j, p + k, b] += rate[b] * curve[b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, good):
     """Newton in every lane until it has converged; a lane's steps do not depend on its neighbours."""
     lanes = uint64(LANES)
@@ -479,7 +460,7 @@ def _newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, 
         good[b] = good[b] and not moving[b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _certify(degree, theta, values, group, factor, first, largest_z, good):
     """Unmark lanes where the neglected terms may move an indicator's coefficient by more than ``TOLERANCE``."""
     lanes = uint64(LANES)
@@ -512,7 +493,7 @@ def _certify(degree, theta, values, group, factor, first, largest_z, good):
             good[b] = good[b] and error[b] <= TOLERANCE
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_sums(counts, z, tile, features, out):
     """Counts times (1, z), summed over cells."""
     expressed = np.flatnonzero(counts).astype(np.uint32)
@@ -525,75 +506,62 @@ def _count_sums(counts, z, tile, features, out):
     _product(features, 1 + z.shape[0], expressed, tile, out)
 
 
-@njit(nogil=True, cache=True)
-def _share(mean, z, basis_rows, basis_tile, everything, degree, reach, table, n_terms_to, work, features, coefficients):
-    """Coefficients of a gene's moments in the shared basis; returns the degree up to which it holds them.
+@compiled
+def _share(mean, z, basis_rows, basis_tile, degree, reach, table, n_terms_to, coefficients, shared):
+    """Coefficients of each gene's moments in the shared basis, and the degree up to which it holds them.
 
     A term of degree k weighs ``reach ** (k - 1)`` in the score; what the basis misses of it, summed over cells, must be
     below ``SHARE_TOLERANCE`` of the expected counts.
     """
     exponents, parent, axis, _ = table
-    n_terms = n_terms_to[degree]
-    _features(mean, z, everything, n_terms, exponents, parent, axis, work, features)
-    _product(work, n_terms, everything, basis_tile, coefficients)
-    total = np.sum(mean)
-    for m in range(n_terms):
-        rest = work[m, : mean.size].copy()
-        for k in range(basis_rows.shape[0]):
-            rest -= coefficients[m, k] * basis_rows[k]
-        order = np.sum(exponents[m])
-        if not np.sum(np.abs(rest)) * max(1, order) * reach ** max(0, order - 1) <= SHARE_TOLERANCE * total:
-            return order - 1
-    return degree
-
-
-@njit(nogil=True, cache=True)
-def _share_all(mean, z, basis_rows, basis_tile, degree, reach, table, n_terms_to, coefficients, shared):
     n_rows, n = n_terms_to[-1] + 4, z.shape[1]
     work, features = np.empty((n_rows, n + 4)), np.empty((n_rows, n + 4), dtype=np.float32)
-    everything = np.arange(n).astype(np.uint32)
+    everything, rest = np.arange(n).astype(np.uint32), np.empty(n)
     for gene in range(mean.shape[0]):
-        if degree[gene] >= 0:
-            shared[gene] = _share(
-                mean[gene], z, basis_rows, basis_tile, everything, degree[gene], reach[gene], table, n_terms_to,
-                work, features, coefficients[gene],
-            )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
-def _gene_moments(gene, tests, wanted, by_basis, mean, z, table, n_terms_to, tile, sharing, work, features, out):
-    """Moments over all cells, up to the highest degree among the gene's tests that take them from the basis, or
-    among the others."""
-    exponents, parent, axis, _ = table
-    shared, coefficients, sums = sharing
-    highest = -1
-    for k in range(tests.size):
-        if (wanted[tests[k]] <= shared[gene]) == by_basis:
-            highest = max(highest, wanted[tests[k]])
-    if highest < 0:
-        return
-    n_terms = n_terms_to[highest]
-    if by_basis:
-        _product(coefficients[gene], n_terms, np.arange(sums.size // LANES).astype(np.uint32), sums, out)
-    else:
-        everything = np.arange(z.shape[1]).astype(np.uint32)
+        if degree[gene] < 0:
+            continue
+        n_terms = n_terms_to[degree[gene]]
         _features(mean[gene], z, everything, n_terms, exponents, parent, axis, work, features)
-        _product(features, n_terms, everything, tile, out)
+        _product(work, n_terms, everything, basis_tile, coefficients[gene])
+        allowed = SHARE_TOLERANCE * np.sum(mean[gene])
+        shared[gene] = degree[gene]
+        for m in range(n_terms):
+            rest[:] = work[m, :n]
+            for k in range(basis_rows.shape[0]):
+                rest -= coefficients[gene, m, k] * basis_rows[k]
+            order = np.sum(exponents[m])
+            if not np.sum(np.abs(rest)) * max(1, order) * reach[gene] ** max(0, order - 1) <= allowed:
+                shared[gene] = order - 1
+                break
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def _highest_degrees(tests, degree, shared):
+    """Highest degree among tests that take their gene's moments from the basis, and among those that do not."""
+    by_basis, by_cells = EXACT, EXACT
+    for k in range(tests.size):
+        if degree[tests[k]] <= shared:
+            by_basis = max(by_basis, degree[tests[k]])
+        else:
+            by_cells = max(by_cells, degree[tests[k]])
+    return by_basis, by_cells
+
+
+@compiled
 def _refit_tile(
     tile, sharing, n_there, which, gene, counts, mean, z, groups, degree, start, table, n_terms_to, largest_z, first,
     out, good,
 ):  # fmt: skip
     """Coefficients of the tests' indicators in one tile of resamples; ``good`` marks what can be relied on."""
     exponents, parent, axis, _ = table
+    shared, in_basis, sums = sharing
     layout_of, group_first, group_values, group_bounds, group_cells = groups
     n, c, p = counts.shape[1], z.shape[0], group_values.shape[1]
     n_rows = n_terms_to[-1] + c + 8
     work, features = np.empty((n_rows, n + 4)), np.zeros((n_rows, n + 4), dtype=np.float32)
     from_basis, from_cells, y_sums = np.empty((n_rows, LANES)), np.empty((n_rows, LANES)), np.empty((c + 5, LANES))
     info, theta = np.empty((p + c, p + c, LANES)), np.empty((p + c, LANES))
+    every_cell, basis_rows = np.arange(n).astype(np.uint32), np.arange(sums.size // LANES).astype(np.uint32)
     fine = np.empty(LANES, dtype=np.bool_)
     done = -1
     for a in range(which.size):
@@ -606,15 +574,15 @@ def _refit_tile(
             end = a
             while end < which.size and gene[which[end]] == done:
                 end += 1
-            tests = which[a:end]
+            by_basis, by_cells = _highest_degrees(which[a:end], degree, shared[done])
             _count_sums(counts[done], z, tile, features, y_sums)
-            _gene_moments(
-                done, tests, degree, True, mean, z, table, n_terms_to, tile, sharing, work, features, from_basis
-            )
-            _gene_moments(
-                done, tests, degree, False, mean, z, table, n_terms_to, tile, sharing, work, features, from_cells
-            )
-        all_moments = from_basis if degree[test] <= sharing[0][done] else from_cells
+            if by_basis >= 0:
+                _product(in_basis[done], n_terms_to[by_basis], basis_rows, sums, from_basis)
+            if by_cells >= 0:
+                n_terms = n_terms_to[by_cells]
+                _features(mean[done], z, every_cell, n_terms, exponents, parent, axis, work, features)
+                _product(features, n_terms, every_cell, tile, from_cells)
+        all_moments = from_basis if degree[test] <= shared[done] else from_cells
         n_terms = n_terms_to[degree[test]]
         top = degree[test] - degree[test] % 2  # the highest even degree
         n_last = (n_terms_to[top - 1] if top > 0 else 0, n_terms_to[top])
@@ -655,14 +623,8 @@ def moments_engine(batch: Batch) -> Refitter:
     z_all, two_valued = batch.nuisance.z, batch.nuisance.two_valued
     z, discrete = np.ascontiguousarray(z_all[:, ~two_valued].T), np.flatnonzero(two_valued)
     continuous = np.flatnonzero(~two_valued)
-    n_genes, n, c = len(batch.counts), z.shape[1], len(z)
-    k = 1 + z_all.shape[1]
-    centres = Centres(
-        np.empty((n_genes, k)), np.empty((n_genes, n)), np.zeros((n_genes, c, c)),
-        np.zeros((n_genes, MAX_DEGREE + 1)), np.zeros(n_genes, dtype=np.bool_),
-    )  # fmt: skip
-    design = batch.nuisance.design(np.empty((n, 0)))
-    _centres(batch.counts, design, batch.nuisance.offset, 1 + continuous, *centres)
+    n, c, k = z.shape[1], len(z), 1 + z_all.shape[1]
+    centres = _centres(batch, 1 + continuous)
     groups = _groups(batch)
     from_centre = batch.start.copy()
     from_centre[:, :k] -= centres.coefficients[batch.gene]
@@ -713,5 +675,5 @@ def _sharing(
         tile[:, : len(rows)] = rows.T
         spread = np.diagonal(np.linalg.inv(np.where(centres.usable[:, None, None], centres.inverse_spread, np.eye(c))), axis1=1, axis2=2)
         reach = REACH * np.sqrt(spread.max(axis=1, initial=0.0))
-        _share_all(centres.mean, z, rows, tile.reshape(-1), wanted, reach, table, n_terms_to, in_basis, shared)
+        _share(centres.mean, z, rows, tile.reshape(-1), wanted, reach, table, n_terms_to, in_basis, shared)
     return shared, in_basis

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import cells_of, dot, gram, gram_of_peak, linear_predictor, totals
 from enhancer_dask.stats.poisson import CONSTANT, CONVERGED, FIT_TOLERANCE, MAX_ITERATIONS, SEPARATED
@@ -43,7 +43,7 @@ class PairFits:
     """Codes of :mod:`enhancer_dask.stats.poisson`, shape (L,)."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def unusual_gene(rows, watched, counts):
     """Whether a dummy among the rows has no counts on one of its sides."""
     for j in watched:
@@ -57,7 +57,7 @@ def unusual_gene(rows, watched, counts):
     return False
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _without_estimate(cells, values, counts):
     """Status and coefficient of a peak that is constant or separated; CONVERGED if it is neither."""
     low = 0.0 if cells.size < counts.size else values.min()
@@ -75,7 +75,7 @@ def _without_estimate(cells, values, counts):
     return CONVERGED, 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _outside(basis, cells, values):
     """Share of a peak's squared length outside the span of the orthonormal rows ``basis``."""
     whole, inside = dot(values, values), 0.0
@@ -87,7 +87,7 @@ def _outside(basis, cells, values):
     return 1.0 - inside / whole
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _fit_null(rows, counts, offset, mean, info):
     """Fit the rows without a peak: coefficients; ``mean`` and ``info`` receive means and information there."""
     null, ones = np.zeros(rows.shape[0]), np.ones(counts.size)
@@ -99,7 +99,7 @@ def _fit_null(rows, counts, offset, mean, info):
     return null, status == CONVERGED
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _start(rows, cells, opened, counts, null, null_mean, info, coef, scratch):
     """Newton's first step from the null fit, cut like a logarithm where it is long; all sums are over open cells."""
     k = rows.shape[0]
@@ -118,7 +118,7 @@ def _start(rows, cells, opened, counts, null, null_mean, info, coef, scratch):
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _newton(rows, cells, opened, counts, sums, offset, coef, info, work):
     """Undamped Newton steps from ``coef``, in place; standard error of the peak, NaN where they do not settle.
 
@@ -143,7 +143,7 @@ def _newton(rows, cells, opened, counts, sums, offset, coef, info, work):
     return np.nan
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _fit_pairs(rows, basis, watched, offset, rna, atac, gene, peak, coefficients, se, status):
     """Fill the results pair by pair; only the null fit of a gene is kept from one pair to the next."""
     k, n = rows.shape

@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from enhancer_dask.stats.compiled import FASTMATH, compiled
 from enhancer_dask.stats.exponential import exp_into
 
 Floats = NDArray[np.float64]
 
 # Sums over cells may be reordered so that they vectorise; infinities and NaN keep their meaning.
-FASTMATH = {"reassoc", "contract"}
 
 MAX_ITERATIONS = 50
 # A Newton step below this (standardised covariates, log scale) leaves an error of about its square.
@@ -56,7 +55,7 @@ class PoissonFit:
     """Newton steps taken."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cholesky_solve(info, score, chol, step, tolerance):
     """Solve ``info @ step = score``; returns False if a pivot falls below ``tolerance`` of its diagonal."""
     k = score.size
@@ -85,7 +84,7 @@ def _cholesky_solve(info, score, chol, step, tolerance):
     return True
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _linear_predictor(design, offset, beta, eta):
     eta[:] = offset + beta[0]
     for j in range(1, beta.size):
@@ -95,7 +94,7 @@ def _linear_predictor(design, offset, beta, eta):
             eta[i] += slope * column[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _score_and_information(design, counts, weights, eta, work, score, info):
     """Fill score and Fisher information (lower triangle) and return the log-likelihood, constants left out.
 
@@ -125,7 +124,7 @@ def _score_and_information(design, counts, weights, eta, work, score, info):
     return loglik
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def newton(design, counts, weights, offset, beta, info, tolerance, max_iterations):
     """Maximise the Poisson likelihood from ``beta``, in place; returns (status, iterations).
 
@@ -160,7 +159,7 @@ def newton(design, counts, weights, offset, beta, info, tolerance, max_iteration
     return NOT_CONVERGED, max_iterations
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH | {"nnan", "nsz"})
+@compiled(fastmath=FASTMATH | {"nnan", "nsz"})
 def _extent(row, weights):
     """Smallest and largest value of a row among the cells of positive weight."""
     low, high = np.inf, -np.inf
@@ -171,7 +170,7 @@ def _extent(row, weights):
     return low, high
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _counts_beyond(row, counts, weights, low, high):
     """Weighted counts in the cells above ``low``, and in those below ``high``."""
     above, below = 0.0, 0.0
@@ -182,7 +181,7 @@ def _counts_beyond(row, counts, weights, low, high):
     return above, below
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _separate(design, watched, counts, weights, limit):
     """Apply the separation rule to some rows of the design; sets ``weights`` of separated cells to 0.
 
@@ -209,7 +208,7 @@ def _separate(design, watched, counts, weights, limit):
                 changed = True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _independent_columns(design, weights, use, estimable):
     """Switch off rows of ``design`` that depend on rows before them, and what cannot be estimated with them.
 
@@ -237,7 +236,7 @@ def _independent_columns(design, weights, use, estimable):
                     estimable[m] = False
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _drawn(design, counts, weights, offset):
     """The cells of positive weight, close together: a third of a resample's cells are not drawn."""
     cells = np.flatnonzero(weights)
@@ -254,7 +253,7 @@ def _drawn(design, counts, weights, offset):
     return rows, y, w, o
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def refit_weighted(design, first, watched, counts, weights, offset, start, tolerance):
     """Coefficients of the indicators for one set of integer case weights.
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numpy.typing import NDArray
+
+from enhancer_dask.stats.compiled import compiled
 
 _PER_COUNTER = 4  # 32-bit numbers that Philox makes of one counter value
 _ROUNDS = 10
@@ -31,7 +33,7 @@ def stream_key(seed: int, celltype: str, rung: int) -> NDArray[np.uint64]:
     return np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), dtype="<u8").astype(np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def philox(counter, upper, key, out):
     """Numbers of ``counter`` to ``counter + m``: rows of ``out``, shape (4, m), uint64 holding 32 bits each.
 
@@ -53,7 +55,7 @@ def philox(counter, upper, key, out):
         out[3, i] = x3
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _draw(start, upper, key, n_cells, counts):
     """Fill ``counts``, shape (R, n): a 32-bit number u picks cell ``u * n >> 32``."""
     per_resample = -(-n_cells // _PER_COUNTER)

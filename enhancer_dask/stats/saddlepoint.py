@@ -31,16 +31,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import (
     FASTMATH,
     cells_of,
     cholesky,
-    dot,
     gram,
     gram_of_rows,
     half_log_det,
@@ -88,7 +87,7 @@ class SaddleTable:
     """Cells that carry the score under the tilt, (sum w s^2)^2 / sum w s^4, shape (L,)."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def mills(x):
     """``(1 - Phi(x)) / phi(x)`` for any x above -37, to 14 digits."""
     if x < 4.0:
@@ -99,7 +98,7 @@ def mills(x):
     return 1.0 / fraction
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def log_tail(r, u):
     """Logarithm of ``1 - Phi(r) + phi(r) (1/u - 1/r)``, by way of the modified root where that is not positive.
 
@@ -113,13 +112,13 @@ def log_tail(r, u):
     return math.log(mills(modified)) - 0.5 * modified * modified - LOG_SQRT_2_PI if modified > -30.0 else 0.0
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _exponents(counts, mean, lean, out):
     for i in range(counts.size):
         out[i] = lean[i] * (counts[i] - mean[i])
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _factors(counts, work):
     """Weights of the sums that K's derivatives are made of, cell by cell; the tilt loses its scale."""
     lean, tilt, mean, first, second, mixed, both = work[1], work[2], work[3], work[4], work[5], work[6], work[7]
@@ -136,7 +135,7 @@ def _factors(counts, work):
     return scale
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _derivatives(rows, cells, opened, counts, offset, coef, tau, work, d):
     """K at (tau, coef) and its derivatives into ``d``; coef is gamma and, last, the cut-off.
 
@@ -171,7 +170,7 @@ def _derivatives(rows, cells, opened, counts, offset, coef, tau, work, d):
     return n * log_mean
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _newton_step(d, small, step_tau, step_gamma):
     """Newton's step towards the saddle; False where K is not convex in tau and concave in gamma there.
 
@@ -207,7 +206,7 @@ def _newton_step(d, small, step_tau, step_gamma):
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _largest(vector):
     out = 0.0
     for j in range(vector.size):
@@ -215,7 +214,7 @@ def _largest(vector):
     return out
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma):
     """Newton from (tau, gamma) at the cut-off ``coef[-1]``, in place; K there, NaN if it does not settle."""
     p = tau.size
@@ -235,7 +234,7 @@ def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small,
     return np.nan
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _spread(rows, cells, opened, counts, tau, work):
     """Of the exponents v under the tilt: sums of w v, w v^2, w v^3 and w v^4."""
     lean, weights, mean, n = work[1], work[2], work[3], counts.size
@@ -252,7 +251,7 @@ def _spread(rows, cells, opened, counts, tau, work):
     return m1, m2, m3, m4
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def root(k_value, n, m1, m2, m3, m4):
     """sqrt(-2 K) at the saddle; where it is small K is lost in rounding, and its cumulants are summed instead."""
     plain = math.sqrt(max(0.0, -2.0 * k_value))
@@ -263,7 +262,7 @@ def root(k_value, n, m1, m2, m3, m4):
     return math.sqrt(max(0.0, k2 - k3 / 3.0 + k4 / 12.0 - 2.0 * k1))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value):
     """(r, u, effective number of cells) from the saddle that was just found."""
     weights, mean, product, eta = work[2], work[3], work[4], work[0]
@@ -281,7 +280,7 @@ def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_valu
     return r, t * math.exp(-log_ratio), m2 * m2 / m4
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
     """Second-order bias of the peak's coefficient over resamples; ``d`` and ``work`` are those of the full fit, tau = 0.
 
@@ -313,7 +312,7 @@ def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
     return -trace / efficient
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
     """Fill ``out`` with r, u, effective cells, sd and bias; returns whether the saddle at twice the peak's fit was found."""
     p = fit.size
@@ -344,7 +343,7 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
     return False
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _saddle_pairs(rows, offset, rna, atac, gene, peak, coefficients, table, informative, found):
     """Fill a row of ``table`` per pair with a finite fit; nothing is kept from one pair to the next but counts."""
     k, n = rows.shape
@@ -423,7 +422,7 @@ def saddle_pairs(
     return SaddleTable(p, trust, bias, sd, informative, effective)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def two_sided(r, u):
     """``2 min(P, 1 - P)`` of an upper tail P, never 0; NaN if there is no tail."""
     if not (np.isfinite(r) and np.isfinite(u)):

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from enhancer_dask.stats.compiled import compiled
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ MAX_KNOWN = 4  # bases that a process remembers: a chunk after the other has the
 _KNOWN: dict[bytes, Floats] = {}
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pivoted_basis(columns, tolerance, max_rank):
     """Orthonormal rows that span ``columns``, shape (K, n), each to ``tolerance`` of its length; overwrites them.
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.distribution import bootstrap_distribution
 
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ _PER_COUNTER = 4  # 64-bit numbers that Philox makes of one counter value
 _BLOCK_DRAWS = 4_000_000
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _draw(raw, cumulated, guide, counts):
     """Count draws by inversion: unit i where cumulated[i - 1] <= u < cumulated[i], from a guide table (Chen and Asau)."""
     n = cumulated.size
@@ -54,7 +54,7 @@ def weighted_counts(probabilities: Floats, start: int, stop: int, *, key: int) -
     return counts
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _refit(design, first, watched, counts, prior, offset, start, drawn, unit, tolerance):
     """Exact refits of resamples of units, shape (R, q)."""
     out = np.empty((drawn.shape[0], design.shape[0] - first))

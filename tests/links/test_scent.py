@@ -16,7 +16,8 @@ from scipy import stats
 from enhancer_dask import chunks
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
-from enhancer_dask.links.scent import COLUMNS, benjamini_hochberg, block_bounds, scent, scent_block
+from enhancer_dask.links.pair_tests import Options, scent_block
+from enhancer_dask.links.scent import COLUMNS, benjamini_hochberg, block_bounds, scent
 from enhancer_dask.stats.bootstrap import Rung, up_to
 
 SHORT = up_to(500)
@@ -91,7 +92,7 @@ def test_scent_block__every_pair_says_why():
     atac[2, :10] = 3
     atac[3] = 1
     gene, peak = np.array([0, 1, 2, 0, 1, 3, 0]), np.array([0, 0, 0, 2, 2, 1, 3])
-    table = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", ladder=SHORT)
+    table = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", options=Options(ladder=SHORT))
     assert table["status"].tolist() == [
         "tested", "gene below 5%", "gene below 5%", "peak below 5%", "gene and peak below 5%", "separated",
         "peak open in all cells",
@@ -102,7 +103,7 @@ def test_scent_block__every_pair_says_why():
     assert table["beta"][5] == -np.inf
     assert (table["n_resamples"] > 0).tolist() == tested.tolist()
     assert table["fraction_expressed"][2] == 0.05
-    wider = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", ladder=SHORT, min_fraction=0.1)
+    wider = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", options=Options(ladder=SHORT, min_fraction=0.1))
     assert wider["status"][2] == "gene below 10%"
 
 
@@ -111,8 +112,8 @@ def test_scent_block__counts_instead_of_open_or_closed():
     atac = rng.poisson(1.0, (1, 300))
     rna = rng.poisson(np.exp(0.3 * atac))
     one = np.array([0])
-    kept = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", binarise=False, ladder=SHORT)
-    cut = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", ladder=SHORT)
+    kept = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", options=Options(binarise=False, ladder=SHORT))
+    cut = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", options=Options(ladder=SHORT))
     assert kept["beta"].item() == pytest.approx(0.3, abs=4 * kept["se"].item())
     assert cut["beta"].item() == pytest.approx(np.log(rna[atac > 0].mean() / rna[atac == 0].mean()), abs=1e-8)
 
