@@ -40,7 +40,6 @@ from enhancer_dask.stats.grams import (
     FASTMATH,
     cells_of,
     cholesky,
-    dot,
     gram,
     gram_of_rows,
     half_log_det,
@@ -59,7 +58,7 @@ SMALLEST_P = 2.2250738585072014e-308
 _MAX_STEPS, _LONGEST_STEP = 12, 2.0
 _STEP_TOLERANCE = 1e-4  # the error left is about its square
 _PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
-# Where the cut-off is beta itself, 1/u - 1/r is 0/0; moved by this many standard errors, the tail moves by less than that.
+# Where the cut-off is beta itself, 1/u - 1/r is 0/0; moved by this many standard errors, the tail moves by less.
 NEAREST = 1e-5
 _SMALL_ROOT = 0.1
 
@@ -282,8 +281,27 @@ def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_valu
 
 
 @njit(nogil=True, cache=True)
+def _multiply(a, b, out):  # np.dot of arrays this small costs more, and five seconds of compilation
+    for j in range(a.shape[0]):
+        for m in range(b.shape[1]):
+            out[j, m] = 0.0
+            for i in range(a.shape[1]):
+                out[j, m] += a[j, i] * b[i, m]
+
+
+@njit(nogil=True, cache=True)
+def _trace_of_product(a, b):
+    """Trace of the product of two symmetric matrices."""
+    out = 0.0
+    for j in range(a.shape[0]):
+        for m in range(a.shape[1]):
+            out += a[j, m] * b[j, m]
+    return out
+
+
+@njit(nogil=True, cache=True)
 def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
-    """Second-order bias of the peak's coefficient over resamples; ``d`` and ``work`` are those of the full fit, tau = 0.
+    """Second-order bias of the peak's coefficient; ``d`` and ``work`` are those of the full fit, where tau = 0.
 
     Expand ``sum w psi = 0`` to second order in w - 1 and take the mean: with e the peak's efficient direction,
     J = sum mu e^2, A the information and V the sandwich, it is ``-(tr(A^-1 G) + tr(V H) / 2) / J``, G and H being
@@ -299,23 +317,27 @@ def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
         plain[i] = mean[i] * lean[i]
         efficient += plain[i] * lean[i]
         crossed[i] = plain[i] * (counts[i] - mean[i])
-    if not cholesky(-d[3], chol):
+    for j in range(p):
+        for m in range(p):
+            sums[j, m] = -d[3][j, m]  # at tau = 0 K_taugamma is minus the information
+    if not cholesky(sums, chol):
         return np.nan
     for j in range(p):
         inverse[j, :] = 0.0
         inverse[j, j] = 1.0
         solve(chol, inverse[j])
-    sandwich[:] = inverse @ d[2] @ inverse
+    _multiply(inverse, d[2], sums)
+    _multiply(sums, inverse, sandwich)
     gram(rows, cells, opened, crossed, scratch, sums)
-    trace = np.sum(inverse * sums)
+    trace = _trace_of_product(inverse, sums)
     gram(rows, cells, opened, plain, scratch, sums)
-    trace += 0.5 * np.sum(sandwich * sums)
+    trace += 0.5 * _trace_of_product(sandwich, sums)
     return -trace / efficient
 
 
 @njit(nogil=True, cache=True)
 def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
-    """Fill ``out`` with r, u, effective cells, sd and bias; returns whether the saddle at twice the peak's fit was found."""
+    """Fill ``out`` with r, u, effective cells, sd and bias; returns whether the saddle at twice the fit was found."""
     p = fit.size
     coef, tau, slope_tau, slope_gamma = fit.copy(), np.zeros(p), np.empty(p), np.empty(p - 1)
     step_tau, step_gamma = np.empty(p), np.empty(p - 1)
@@ -356,7 +378,7 @@ def _saddle_pairs(rows, offset, rna, atac, gene, peak, coefficients, table, info
     counts, current = np.empty(n), -1
     for pair in range(gene.size):
         fit = coefficients[pair]
-        if not np.all(np.isfinite(fit)):
+        if not np.isfinite(fit.sum()):
             continue
         if gene[pair] != current:
             current = gene[pair]
@@ -409,12 +431,9 @@ def saddle_pairs(
     rows = nuisance.design(np.empty((len(nuisance.z), 0)))
     table = np.full((len(gene), 5), np.nan)
     informative, found = np.zeros(len(gene), dtype=np.int64), np.zeros(len(gene), dtype=np.bool_)
-    _saddle_pairs(
-        rows, nuisance.offset, rna, atac, gene, peak, fits.coefficients, table, informative, found
-    )
+    _saddle_pairs(rows, nuisance.offset, rna, atac, gene, peak, fits.coefficients, table, informative, found)
     table[~found] = np.nan
-    r, u, effective, sd, bias = table.T
-    p = np.array([two_sided(*row) for row in table[:, :2]]) if len(gene) else np.empty(0)
+    p, effective, sd, bias = _two_sided_all(table[:, :2]), table[:, 2].copy(), table[:, 3].copy(), table[:, 4].copy()
     fitted = np.isfinite(fits.coefficients).all(axis=1)
     trust = np.select(
         [~fitted, ~found, informative < FEWEST_CELLS, effective < FEWEST_EFFECTIVE],
@@ -429,3 +448,11 @@ def two_sided(r, u):
     if not (np.isfinite(r) and np.isfinite(u)):
         return np.nan
     return max(min(1.0, 2.0 * math.exp(min(log_tail(r, u), log_tail(-r, -u)))), SMALLEST_P)
+
+
+@njit(nogil=True, cache=True)
+def _two_sided_all(roots):
+    out = np.empty(len(roots))
+    for i in range(out.size):
+        out[i] = two_sided(roots[i, 0], roots[i, 1])
+    return out
