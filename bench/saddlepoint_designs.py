@@ -5,8 +5,8 @@
 Draws designs at random: 100 to 20,000 cells, 10 to 10,000 counts, peaks open in 2-40% of the cells, effects from none
 to e^1.5, none to three covariates, some log-normal or a rare dummy, over-dispersed counts. For each it prints one JSON
 line with the p-value and trust code of ``saddle_pairs``, the p-value from tilted resampling and, where that is above
-1e-3, from plain resampling, with their standard errors. The last line sums up, by trust code, how far the logarithms differ: ``error`` is the difference
-less three standard errors, 0 where it is within them.
+1e-3, from plain resampling, with their standard errors. The last line sums up by trust code how far the logarithms
+differ, as median, 95% and maximum: ``error`` is the difference less three standard errors, 0 where it is within them.
 """
 
 from __future__ import annotations

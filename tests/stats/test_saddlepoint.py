@@ -76,6 +76,13 @@ def test_saddle_pairs__equals_the_plain_form(seed):
     np.testing.assert_allclose(table.p[0], saddlepoint.two_sided(at.r, at.u), rtol=1e-6)
     np.testing.assert_allclose(table.sd[0], boot.first_order_sd, rtol=1e-9)
     np.testing.assert_allclose(fits.beta[0], boot.estimate, atol=1e-9)
+    sample = boot.sample
+    resid = sample.counts - np.exp(sample.design @ at.theta + sample.offset)
+    psi = np.sqrt(at.tilt)[:, None] * resid[:, None] * sample.design
+    leverage = (np.linalg.qr(psi)[0] ** 2).sum(axis=1)
+    np.testing.assert_allclose(table.leverage[0], leverage.max(), rtol=1e-5)
+    v = resid * (sample.design @ at.tau)
+    np.testing.assert_allclose(table.n_effective[0], (at.tilt @ v**2) ** 2 / (at.tilt @ v**4), rtol=1e-5)
 
 
 def test_saddle_pairs__agrees_with_tilted_resampling_where_it_says_so():
@@ -114,7 +121,7 @@ def test_saddle_pairs__a_pair_does_not_depend_on_the_others():
     assert np.isfinite(whole.p).any()
     for i in range(40):
         _, alone = saddle_of(rna[gene[i]], atac[peak[i]], nuisance)
-        for field in ("p", "trust", "bias", "sd", "n_informative", "n_effective"):
+        for field in ("p", "trust", "bias", "sd", "n_informative", "n_effective", "leverage"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(whole, field)[i], err_msg=field)
 
 
@@ -153,8 +160,13 @@ def test_saddle_pairs__few_cells_are_marked():
     assert table.trust[0] == saddlepoint.FEW_CELLS
     peak = (np.arange(n) < 100).astype(np.uint8)
     counts = rng.poisson(0.3, n)
-    counts[0] = 200  # one cell holds nearly all counts of the open cells
+    counts[:5] = 50, 60, 70, 40, 30  # five cells hold nearly all counts of the open cells
     assert saddle_of(counts, peak, nuisance)[1].trust[0] == saddlepoint.CONCENTRATED
+    level = np.arange(n) >= n - 8
+    counts = np.where(level, 0, rng.poisson(1.0, n))
+    counts[n - 1] = 1  # the only count of the cells of a dummy
+    _, table = saddle_of(counts, peak, poisson.make_nuisance(level[:, None].astype(float)))
+    assert table.trust[0] == saddlepoint.ONE_CELL
 
 
 def test_saddle_pairs__tiny_values_are_neither_zero_nor_missing():
