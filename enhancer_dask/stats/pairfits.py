@@ -93,8 +93,9 @@ def _fit_null(rows, counts, offset, mean, info):
     null, ones = np.zeros(rows.shape[0]), np.ones(counts.size)
     null[0] = np.log(counts.sum() / np.sum(np.exp(offset)))
     status, _ = poisson.newton(rows, counts, ones, offset, null, info, FIT_TOLERANCE, MAX_ITERATIONS)
-    eta, scratch, nowhere = np.empty(counts.size), np.empty(counts.size), np.empty(0, np.int64)
-    linear_predictor(rows, nowhere, np.empty((1, 0)), offset, np.append(null, 0.0), eta)
+    eta, scratch, coef = np.empty(counts.size), np.empty(counts.size), np.zeros(null.size + 1)
+    coef[: null.size] = null
+    linear_predictor(rows, np.empty(0, np.int64), np.empty((1, 0)), offset, coef, eta)
     exp_into(eta, mean, scratch)
     return null, status == CONVERGED
 
