@@ -19,5 +19,5 @@ FASTMATH = frozenset({"reassoc", "contract"})
 
 def compiled(function: Callable[..., Any] | None = None, *, fastmath: frozenset[str] = frozenset()) -> Any:
     """Decorator of every kernel, with or without ``fastmath`` flags of LLVM."""
-    decorate = njit(nogil=True, cache=True, forceinline=True, fastmath=set(fastmath) or False)
+    decorate = njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=set(fastmath) or False)
     return decorate if function is None else decorate(function)

@@ -5,14 +5,15 @@ rounding took from 1 + x comes back as a first-order term, so the result is accu
 """
 
 import numpy as np
-from numba import njit
+
+from enhancer_dask.stats.compiled import compiled
 
 _LN2 = 0.6931471805599453
 _EXPONENT = -(1 << 52)  # mask of the sign and exponent in a float's bits
 _SQRT_HALF = 0x3FE6A09E667F3BCD  # bits of sqrt(1/2): z is taken from there up to sqrt(2)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def log1p_into(x, out, scratch):
     """Write log(1 + x), x >= 0 and finite, to ``out``; three contiguous float64 arrays of one size.
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats import poisson
+from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.gamma_differences import gamma_differences
 from enhancer_dask.stats.logarithm import log1p_into
@@ -58,17 +58,17 @@ class NegativeBinomialFit:
     """Newton steps taken, those of the Poisson fit that starts them included."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _theta_of(kappa, mean_count):
     return mean_count / np.expm1(kappa) if kappa > 0.0 else np.inf
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _kappa_of(theta, mean_count):
     return np.log1p(mean_count / theta)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _cell_terms(counts, weights, eta, theta, work):
     """Fill ``work`` for one pass over the cells; returns the sums that the derivatives in theta need.
 
@@ -109,7 +109,7 @@ def _dot3(a, b, c):
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _log_theta_derivatives(values, tally, theta, logs, scores, bends):
     """Log-likelihood and its first two derivatives in log theta, from sums over distinct counts and over cells."""
     log_gamma, digamma, trigamma = 0.0, 0.0, 0.0
@@ -124,7 +124,7 @@ def _log_theta_derivatives(values, tally, theta, logs, scores, bends):
     return log_gamma, first, second
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def score_and_information(design, counts, weights, eta, kappa, mean_count, values, tally, work, score, info):
     """Fill score and observed information (lower triangle) in (coefficients, kappa), return the log-likelihood.
 
@@ -146,7 +146,7 @@ def score_and_information(design, counts, weights, eta, kappa, mean_count, value
     return loglik + log_gamma
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@compiled(fastmath=FASTMATH)
 def _excess(counts, weights, eta, work):
     """At the Poisson fit: the slope of the log-likelihood in 1 / theta at 0, and a first guess of 1 / theta."""
     mean, scratch = work[0], work[1]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats import negative_binomial, poisson
 from enhancer_dask.stats.bootstrap import Refitter
+from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.negative_binomial import CONVERGED, NegativeBinomialFit
 from enhancer_dask.stats.poisson import Floats
 
