@@ -163,7 +163,7 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, SCENT + " --celltype NK", "no cell is of type 'NK'; types are: A, B"),
         (nothing, SCENT, "name cell types with --celltype, or give --all"),
         (nothing, SCENT + " --all --celltype A", "name cell types with --celltype, or give --all"),
-        (nothing, SCENT + " --all --engine fast", "engine 'fast' is unknown; choose from exact"),
+        (nothing, SCENT + " --all --engine fast", "engine 'fast' is unknown; choose from moments, exact"),
         (nothing, SCENT + " --all --covariates age", "covariate 'age' is not a column of the cells"),
         (nothing, SCENT + " --all --profile slurm", "cluster.yaml: no such file; it should hold the profile 'slurm'"),
         (nothing, SCENT.replace("links", "/proc/self/links") + " --all", "/proc/self.*: cannot write to this folder"),

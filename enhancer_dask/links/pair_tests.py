@@ -35,6 +35,7 @@ _SADDLE_STATUS = {
     saddlepoint.NO_SADDLE: "no saddlepoint",
     saddlepoint.FEW_CELLS: "few open cells with counts",
     saddlepoint.CONCENTRATED: "few cells carry the tail",
+    saddlepoint.ONE_CELL: "one cell decides a coefficient",
 }
 _NUMBERS = ("beta", "se", "z", "p", "boot_se", "boot_bias", "p_saddle", "boot_basic_p")
 
@@ -88,10 +89,10 @@ def scent_block(
     Returns
     -------
     DataFrame
-        One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_se and boot_bias (of beta over resamples,
-        computed with the saddlepoint), p_saddle, boot_basic_p, n_cells, fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits
-        over all cells), saddle_status, status. A pair that was not tested has NaN (beta -inf or +inf if separated) and a
-        status that says why. Where the saddlepoint is not to be trusted, ``saddle_status`` says why and ``p_saddle`` is
+        One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_se and boot_bias (of beta over
+        resamples, computed with the saddlepoint), p_saddle, boot_basic_p, n_cells, fraction_expressed, fraction_open,
+        n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits over all cells), saddle_status,
+        status. A pair that was not tested has NaN (beta -inf or +inf if separated) and a status that says why. Where the saddlepoint is not to be trusted, ``saddle_status`` says why and ``p_saddle`` is
         the ladder's p-value.
     """
     n = rna.shape[1]
@@ -120,10 +121,11 @@ def scent_block(
     if options.p != "ladder":
         saddle = saddlepoint.saddle_pairs(counts, used, gene[rows], peak[rows], nuisance, fits)
         trusted = saddle.trust == saddlepoint.TRUSTED
-        table.loc[rows, "p_saddle"], table.loc[rows, "boot_se"], table.loc[rows, "boot_bias"] = saddle.p, saddle.sd, saddle.bias
+        for column, values in (("p_saddle", saddle.p), ("boot_se", saddle.sd), ("boot_bias", saddle.bias)):
+            table.loc[rows, column] = values
         table.loc[rows, "saddle_status"] = [_SADDLE_STATUS[code] for code in saddle.trust]
-    resampled = ~trusted if options.p == "saddle" else np.ones(len(rows), dtype=np.bool_)
-    _climb(table, rows[resampled], _some(fits, np.flatnonzero(resampled)), counts, used, gene, peak, nuisance, celltype, options)
+    on_ladder = np.flatnonzero(~trusted) if options.p == "saddle" else np.arange(len(rows))
+    _climb(table, rows[on_ladder], _some(fits, on_ladder), counts, used, gene, peak, nuisance, celltype, options)
     if options.p != "ladder":
         table.loc[rows[~trusted], "p_saddle"] = table.loc[rows[~trusted], "boot_basic_p"]
     return table

@@ -249,7 +249,7 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
     [
         ({"celltype": "C"}, "no cell is of type 'C'; types are: A, B"),
         ({"celltype": []}, "no cell type given"),
-        ({"engine": "fast"}, "engine 'fast' is unknown; choose from exact"),
+        ({"engine": "fast"}, "engine 'fast' is unknown; choose from moments, exact"),
         ({"covariates": "log(nUMI),batch"}, "covariate 'batch' is not a column"),
         ({"offset": "log(batch)"}, "covariate 'batch' is not a column"),
         ({"chunk_pairs": 0}, "chunk_pairs is 0; want 1 or more"),
