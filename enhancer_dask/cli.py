@@ -138,7 +138,9 @@ def scent(
     p: Annotated[
         str, typer.Option("--p", help="p-values: saddle (no resampling), ladder (SCENT's), or both.")
     ] = "both",
-    engine: Annotated[str, typer.Option(help="Refit engine of the ladder: moments, or exact (the reference).")] = "moments",
+    engine: Annotated[
+        str, typer.Option(help="Refit engine of the ladder: moments, or exact (the reference).")
+    ] = "moments",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same table.")] = 0,
     binarise: Annotated[
         bool, typer.Option("--binarise/--no-binarise", help="Open or closed, or the peak's count.")

@@ -43,8 +43,8 @@ Floats = NDArray[np.float64]
 
 DEFAULT_COVARIATES = ("log(nUMI)", "percent.mito")
 # A chunk draws its resamples once for all its pairs, so large ones are cheaper; small ones spread over workers.
-LEAST_CHUNK, LARGEST_CHUNK = 64, 8_192
-CHUNKS_WANTED = 48
+LEAST_CHUNK, LARGEST_CHUNK = 1_024, 8_192
+CHUNKS_WANTED = 24
 CHUNK_COUNTS = 64_000_000  # pairs x cells of a chunk at most: a worker holds several bytes for each
 COLUMNS = (
     *("celltype", "gene", "peak", "beta", "se", "z", "p", "p_saddle", "fdr_saddle", "boot_basic_p", "fdr"),

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.exact import Engine, Floats, Ints, Refitter, exact_engine, make_batch
-from enhancer_dask.stats.moments import LANES, moments_engine
+from enhancer_dask.stats.moments import moments_engine
+from enhancer_dask.stats.products import LANES
 
 ENGINES: dict[str, Engine] = {"moments": moments_engine, "exact": exact_engine}
 

@@ -91,15 +91,17 @@ def refit_marked(
         for r in range(resamples.shape[0]):
             if marked[a, r]:
                 weights = resamples[r].astype(np.float64)
-                out[a, r] = poisson.refit_weighted(
-                    design, first, watched, y, weights, offset, start[test], tolerance
-                )
+                out[a, r] = poisson.refit_weighted(design, first, watched, y, weights, offset, start[test], tolerance)
 
 
-def refit_exactly(batch: Batch, resamples: NDArray[np.integer], which: Ints, marked: NDArray[np.bool_], out: Floats) -> None:
+def refit_exactly(
+    batch: Batch, resamples: NDArray[np.integer], which: Ints, marked: NDArray[np.bool_], out: Floats
+) -> None:
     """Fill ``out``, shape (A, R, q), where ``marked``, shape (A, R)."""
     q = batch.peak.shape[1]
-    design = np.vstack([batch.nuisance.design(np.empty((len(batch.nuisance.z), 0))), np.empty((q, batch.counts.shape[1]))])
+    design = np.vstack(
+        [batch.nuisance.design(np.empty((len(batch.nuisance.z), 0))), np.empty((q, batch.counts.shape[1]))]
+    )
     refit_marked(
         marked, which, design, batch.nuisance.watched(q), batch.counts, batch.indicators, batch.gene, batch.peak,
         batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples, dtype=np.uint16), poisson.STEP_TOLERANCE, out,

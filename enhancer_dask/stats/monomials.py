@@ -1,8 +1,8 @@
 """Polynomials in a few variables up to a total degree: the order of their terms, features of cells, values.
 
-Term ``m`` is ``d ** exponents[m]`` with a feature ``z ** exponents[m] / exponents[m]!`` as its coefficient per cell, so
-that the sum over all terms is ``exp(d . z)`` cut off at the degree. Terms come by degree: those of a lower degree
-are a prefix.
+Term ``m`` is ``d ** a / a!`` with a feature ``z ** a`` as its coefficient per cell, ``a = exponents[m]``, so that the sum
+over all terms is ``exp(d . z)`` cut off at the degree. A derivative by ``d_j`` has the same terms with the features of
+``raised``. Terms come by degree: those of a lower degree are a prefix.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Monomials(NamedTuple):
     """Term from which a term comes by one more factor, shape (M,); 0 for term 0."""
     axis: Ints
     """That factor's variable, shape (M,)."""
-    lowered: Ints
-    """Term without one factor of variable j, or -1, shape (M, c): the derivatives."""
+    raised: Ints
+    """Term with one more factor of variable j, shape (M', c) for the M' terms below the highest degree."""
     n_terms: Ints
     """Terms up to each degree, shape (degree + 1,)."""
 
@@ -48,13 +48,18 @@ def monomials(n_variables: int, degree: int) -> Monomials:
     ]
     index = {term: m for m, term in enumerate(terms)}
 
-    def without(term: tuple[int, ...], j: int) -> int:
-        return index[(*term[:j], term[j] - 1, *term[j + 1 :])] if term[j] else -1
+    def changed(term: tuple[int, ...], j: int, by: int) -> int:
+        return index[(*term[:j], term[j] + by, *term[j + 1 :])]
 
-    lowered = np.array([[without(term, j) for j in range(n_variables)] for term in terms], dtype=np.int64)
-    lowered = lowered.reshape(len(terms), n_variables)
-    axis = np.array([next((j for j in range(n_variables) if term[j]), 0) for term in terms], dtype=np.int64)
-    parent = np.array([without(term, int(j)) if any(term) else 0 for term, j in zip(terms, axis, strict=True)])
+    axis = [next((j for j in range(n_variables) if term[j]), 0) for term in terms]
+    parent = [changed(term, j, -1) if any(term) else 0 for term, j in zip(terms, axis, strict=True)]
+    raised = [[changed(term, j, 1) for j in range(n_variables)] for term in terms if sum(term) < degree]
     exponents = np.array(terms, dtype=np.int64).reshape(len(terms), n_variables)
     n_terms = np.array([np.count_nonzero(exponents.sum(axis=1) <= total) for total in range(degree + 1)])
-    return Monomials(exponents, parent.astype(np.int64), axis, lowered, n_terms)
+    return Monomials(
+        exponents,
+        np.array(parent, dtype=np.int64),
+        np.array(axis, dtype=np.int64),
+        np.array(raised, dtype=np.int64).reshape(len(raised), n_variables),
+        n_terms,
+    )

@@ -103,7 +103,9 @@ def test_scent_block__every_pair_says_why():
     assert table["beta"][5] == -np.inf
     assert (table["n_resamples"] > 0).tolist() == tested.tolist()
     assert table["fraction_expressed"][2] == 0.05
-    wider = scent_block(rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", options=Options(ladder=SHORT, min_fraction=0.1))
+    wider = scent_block(
+        rna, atac, gene, peak, rng.normal(size=(n, 1)), celltype="x", options=Options(ladder=SHORT, min_fraction=0.1)
+    )
     assert wider["status"][2] == "gene below 10%"
 
 
@@ -112,7 +114,9 @@ def test_scent_block__counts_instead_of_open_or_closed():
     atac = rng.poisson(1.0, (1, 300))
     rna = rng.poisson(np.exp(0.3 * atac))
     one = np.array([0])
-    kept = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", options=Options(binarise=False, ladder=SHORT))
+    kept = scent_block(
+        rna, atac, one, one, np.empty((300, 0)), celltype="x", options=Options(binarise=False, ladder=SHORT)
+    )
     cut = scent_block(rna, atac, one, one, np.empty((300, 0)), celltype="x", options=Options(ladder=SHORT))
     assert kept["beta"].item() == pytest.approx(0.3, abs=4 * kept["se"].item())
     assert cut["beta"].item() == pytest.approx(np.log(rna[atac > 0].mean() / rna[atac == 0].mean()), abs=1e-8)
