@@ -68,7 +68,7 @@ TRUSTED, NOT_FITTED, NO_SADDLE, FEW_CELLS, CONCENTRATED, ONE_CELL = 0, 1, 2, 3, 
 # below 4 effective cells errors reach a factor of 4, and above the largest leverage a third.
 FEWEST_CELLS = 5
 FEWEST_EFFECTIVE = 8.0
-LARGEST_LEVERAGE = 0.75
+LARGEST_LEVERAGE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class SaddleTable:
     trust: NDArray[np.int64]
     """TRUSTED, NOT_FITTED (no finite fit), NO_SADDLE (no reweighting near the original cells doubles the coefficient),
     FEW_CELLS (too few open cells with counts: the distribution is a lattice), CONCENTRATED (too few cells carry the
-    tail) or ONE_CELL (one of them decides a coefficient, often that of a rare dummy), shape (L,)."""
+    tail) or ONE_CELL (one cell decides a coefficient, often that of a rare dummy or of
+    a long-tailed covariate), shape (L,)."""
     bias: Floats
     """Mean of the resampled coefficient less the observed one, second order, shape (L,)."""
     sd: Floats
@@ -90,7 +91,8 @@ class SaddleTable:
     n_effective: Floats
     """Cells that carry the score under the tilt, (sum w s^2)^2 / sum w s^4, shape (L,)."""
     leverage: Floats
-    """Largest share of a cell in any combination of the scores under the tilt, w psi' (sum w psi psi')^-1 psi."""
+    """Largest share of a cell, under the tilt, in the spread or in the information of any combination of coefficients:
+    diagonals of two hat matrices, of w (y - mu)^2 xx' and of w mu xx', shape (L,)."""
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
@@ -234,36 +236,41 @@ def _spread(rows, cells, opened, counts, tau, work):
 
 @njit(nogil=True, cache=True)
 def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value):
-    """(r, u, effective number of cells) from the saddle that was just found."""
-    weights, mean, product, eta = work[2], work[3], work[4], work[0]
+    """(r, u, effective number of cells, leverage) from the saddle that was just found."""
+    tilt, mean, spread, fisher, form, gathered = work[2], work[3], work[4], work[5], work[6], work[7]
+    factor, inverse, sums = small[5], small[4], small[6]
     p, n = tau.size, counts.size
     for i in range(n):
-        product[i] = weights[i] * mean[i]
-    information, factor = d[4], small[3]
-    gram_of_rows(rows, product, eta, information)
-    if not cholesky(information, factor):
-        return np.nan, np.nan, np.nan
-    log_ratio = 2.0 * half_log_det(factor) - half_log_det(small[0]) - half_log_det(small[1])
+        fisher[i] = tilt[i] * mean[i]
+        spread[i] = tilt[i] * (counts[i] - mean[i]) ** 2
+    gram(rows, cells, opened, fisher, form, sums)
+    if not cholesky(sums, factor):
+        return np.nan, np.nan, np.nan, np.nan
+    information = half_log_det(factor) - math.log(factor[p - 1, p - 1])  # the peak is last, so that leaves gamma's
+    log_ratio = 2.0 * information - half_log_det(small[0]) - half_log_det(small[1])
+    invert(factor, inverse)
+    leverage = _largest_leverage(rows, cells, opened, fisher, inverse, form, gathered)
+    invert(small[0], inverse)
+    leverage = max(leverage, _largest_leverage(rows, cells, opened, spread, inverse, form, gathered))
     m1, m2, m3, m4 = _spread(rows, cells, opened, counts, tau, work)
     t = tau[p - 1]
     r = math.copysign(root(k_value, n, m1, m2, m3, m4), t)
-    return r, t * math.exp(-log_ratio), m2 * m2 / m4
+    return r, t * math.exp(-log_ratio), m2 * m2 / m4, leverage
 
 
 @njit(nogil=True, cache=True, fastmath=FASTMATH)
-def _largest_leverage(rows, cells, opened, counts, inverse, work):
-    """Largest of ``w (y - mu)^2 x' inverse x`` over the cells; x with the peak is made up where it is open."""
-    tilt, mean, form, gathered = work[2], work[3], work[5], work[6]
-    k = rows.shape[0]
-    for i in range(counts.size):
+def _largest_leverage(rows, cells, opened, factor, inverse, form, gathered):
+    """Largest of ``factor x' inverse x`` over the cells; the terms of the peak are added where it is open."""
+    k, n = rows.shape
+    for i in range(n):
         form[i] = inverse[0, 0]
     for j in range(1, k):
         row, twice, own = rows[j], 2.0 * inverse[j, 0], inverse[j, j]
-        for i in range(counts.size):
+        for i in range(n):
             form[i] += row[i] * (twice + own * row[i])
         for m in range(1, j):
             other, twice = rows[m], 2.0 * inverse[j, m]
-            for i in range(counts.size):
+            for i in range(n):
                 form[i] += twice * row[i] * other[i]
     values = opened[0]
     for i in range(cells.size):
@@ -274,9 +281,8 @@ def _largest_leverage(rows, cells, opened, counts, inverse, work):
     for i in range(cells.size):
         form[cells[i]] += gathered[i]
     largest = 0.0
-    for i in range(counts.size):
-        resid = counts[i] - mean[i]
-        largest = max(largest, tilt[i] * resid * resid * form[i])
+    for i in range(n):
+        largest = max(largest, factor[i] * form[i])
     return largest
 
 
@@ -339,9 +345,8 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
             if not np.isfinite(k_value):
                 break
         if np.isfinite(k_value):
-            out[0], out[1], out[2] = _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
-            invert(small[0], small[4])
-            out[5] = _largest_leverage(rows, cells, opened, counts, small[4], work)
+            r, u, out[2], out[5] = _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
+            out[0], out[1] = r, u
             return np.isfinite(out[1])
     return False
 

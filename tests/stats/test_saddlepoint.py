@@ -78,8 +78,9 @@ def test_saddle_pairs__equals_the_plain_form(seed):
     sample = boot.sample
     resid = sample.counts - np.exp(sample.design @ at.theta + sample.offset)
     psi = np.sqrt(at.tilt)[:, None] * resid[:, None] * sample.design
-    leverage = (np.linalg.qr(psi)[0] ** 2).sum(axis=1)
-    np.testing.assert_allclose(table.leverage[0], leverage.max(), rtol=1e-5)
+    fisher = np.sqrt(at.tilt * (sample.counts - resid))[:, None] * sample.design
+    leverage = max((np.linalg.qr(part)[0] ** 2).sum(axis=1).max() for part in (psi, fisher))
+    np.testing.assert_allclose(table.leverage[0], leverage, rtol=1e-5)
     v = resid * (sample.design @ at.tau)
     np.testing.assert_allclose(table.n_effective[0], (at.tilt @ v**2) ** 2 / (at.tilt @ v**4), rtol=1e-5)
 
