@@ -64,7 +64,7 @@ _PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
 NEAREST = 1e-5
 
 TRUSTED, NOT_FITTED, NO_SADDLE, FEW_CELLS, CONCENTRATED, ONE_CELL = 0, 1, 2, 3, 4, 5
-# Designs of bench/saddlepoint_designs.py within these bounds are within 7% of resampling where p is above 1e-20, half of
+# Designs of bench/saddlepoint_designs.py within these bounds are within 7% of resampling if p is above 1e-10, half of
 # them within 1%; below 4 effective cells errors reach a factor of 4, above the largest leverage one of 2.
 FEWEST_CELLS = 5
 FEWEST_EFFECTIVE = 10.0
@@ -399,8 +399,8 @@ def saddle_pairs(
     Notes
     -----
     ``p = 2 min(P, 1 - P)`` with P the chance that a resample's coefficient is at least twice the observed one. About
-    0.1 ms a pair at 2,600 cells and two covariates. The relative error grows in the far tail: a third was seen at 1e-29
-    (half a percent of the logarithm).
+    0.1 ms a pair at 2,600 cells and two covariates. The relative error grows in the far tail: a quarter was seen near
+    1e-13, a third at 1e-29 (one percent of the logarithm and less).
 
     Examples
     --------
