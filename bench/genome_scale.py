@@ -37,7 +37,6 @@ from scipy.special import ndtri
 
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.links.scent import scent
-from enhancer_dask.stats.bootstrap import SCENT_LADDER
 from enhancer_dask.stores import MultiomeStore
 
 Floats = NDArray[np.float64]

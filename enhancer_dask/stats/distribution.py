@@ -16,7 +16,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 from scipy.special import ndtri, ndtri_exp
 
-from enhancer_dask.stats import poisson, saddlepoint
+from enhancer_dask.stats import poisson, saddlepoint, tails
 
 Floats = NDArray[np.float64]
 
@@ -105,12 +105,12 @@ class Saddle:
     @property
     def log_upper(self) -> float:
         """Log of P(parameter* >= value)."""
-        return float(saddlepoint.log_tail(self.r, self.u))
+        return float(tails.log_tail(self.r, self.u))
 
     @property
     def log_lower(self) -> float:
         """Log of P(parameter* < value)."""
-        return float(saddlepoint.log_tail(-self.r, -self.u))
+        return float(tails.log_tail(-self.r, -self.u))
 
     @property
     def z(self) -> float:
@@ -209,7 +209,7 @@ class BootstrapDistribution:
     def _tail(self, d: Derivatives, tau: Floats, theta: Floats) -> Saddle:
         v = self._psi(theta) @ tau
         moments = [float(d.tilt @ v**power) for power in (1, 2, 3, 4)]
-        r = np.copysign(saddlepoint.root(d.k, self.sample.n_units, *moments), tau[-1])
+        r = np.copysign(tails.root(d.k, self.sample.n_units, *moments), tau[-1])
         logs = [np.linalg.slogdet(m)[1] for m in (d.information[:-1, :-1], d.tau_tau, _schur(d))]
         u = tau[-1] * np.exp(0.5 * (logs[1] + logs[2]) - logs[0])
         return Saddle(float(r), float(u), tau, theta, d.tilt)
@@ -221,7 +221,7 @@ class BootstrapDistribution:
     def p_basic(self, null: float = 0.0) -> float:
         """Two-sided basic-bootstrap p-value of ``value = null``: that of SCENT with resamples without end."""
         at = self.saddle(2.0 * self.estimate - null)
-        return max(min(1.0, 2.0 * float(np.exp(min(at.log_upper, at.log_lower)))), saddlepoint.SMALLEST_P)
+        return max(min(1.0, 2.0 * float(np.exp(min(at.log_upper, at.log_lower)))), tails.SMALLEST_P)
 
     def quantile(self, level: float) -> float:
         """Value that a resample stays below with this probability."""
