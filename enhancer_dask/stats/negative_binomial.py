@@ -383,7 +383,7 @@ def fit_prepared(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poiss
         return NegativeBinomialFit(start.coefficients, start.standard_errors, *no_fit, start.status, start.iterations)
     coefficients, errors = start.coefficients.copy(), np.full(start.coefficients.size, np.nan)
     use = np.isfinite(coefficients)  # a dummy without counts has left, and its cells with it
-    rows, y, weights, offset = _cells_in_use(counts, indicators, nuisance)
+    rows, y, weights, offset = cells_in_use(counts, indicators, nuisance)
     rows = rows[use]
     values, level = distinct(y)
     tally = np.bincount(level, minlength=values.size).astype(np.float64)
@@ -404,7 +404,7 @@ def fit_prepared(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poiss
     return NegativeBinomialFit(coefficients, errors, theta, se_theta, twologlik, CONVERGED, iterations)
 
 
-def _cells_in_use(
+def cells_in_use(
     counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Design, counts, weights and offset of the cells that the separation rule leaves."""
