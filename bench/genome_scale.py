@@ -3,14 +3,14 @@
     python bench/genome_scale.py [--pairs N] [--skip-ladder] [--shared DIR]
 
 Geometry, effect sizes and precision are those of ``published/nyu_cd14_mono`` (244,727 candidates, 8,767 genes, 33,887
-peaks, 2,597 cells): counts are negative binomial (theta = 2) around rates whose size, and peaks open with chances which,
-reproduce the published standard errors; a pair's true effect is its published beta, shrunk to zero where the
+peaks, 2,597 cells): counts are negative binomial (theta = 2) around rates whose size, and peaks open with chances
+which, reproduce the published standard errors; a pair's true effect is its published beta, shrunk to zero where the
 published p-value says it is noise. ``p_mix`` puts the shares of p-values below 0.1, 0.05, 0.01 and 0.001 beside the
 published ones: they decide how far up the ladder a pair climbs. Depth and percent.mito are those of real monocytes.
 
 Wall times hold reading, computing, writing, merging and FDR, on a LocalCluster with 2 workers of 1 thread. Kernels are
-compiled before (``compile_s``, once for an installation). ``shares`` says where the CPU time of (b) goes, from timing the
-pieces of one chunk in this process. The last line printed is one JSON object.
+compiled before (``compile_s``, once for an installation). ``shares`` says where the CPU time of (b) goes, from timing
+the pieces of one chunk in this process. The last line printed is one JSON object.
 """
 
 from __future__ import annotations

@@ -268,13 +268,18 @@ def tables(work: Work, columns: list[str] | None = None) -> Iterator[pa.Table]:
             raise StoreError(f"{part}: damaged ({str(err).splitlines()[0]}); run the same command again") from err
 
 
-def merge(work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table]) -> None:
-    """Join all parts into one table and remove them; ``finish`` sees some rows at a time and the first one's number."""
+def merge(
+    work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table], *, params: Mapping[str, Any] | None = None
+) -> None:
+    """Join all parts into one table and remove them; ``finish`` sees some rows at a time and the first one's number.
+
+    The table carries ``params``, by default those of the work.
+    """
     row, writer = 0, None
     with staged(out) as file:
         try:
             for group in _grouped(tables(work)):
-                done = with_meta(finish(group, row), {"params": dict(work.params)})
+                done = with_meta(finish(group, row), {"params": dict(params or work.params)})
                 if writer is None:
                     writer = pq.ParquetWriter(file, done.schema, compression="zstd")
                 writer.write_table(done, row_group_size=ROW_GROUP)
@@ -282,6 +287,11 @@ def merge(work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table]) ->
         finally:
             if writer is not None:
                 writer.close()
+    forget(work)
+
+
+def forget(work: Work) -> None:
+    """Remove the parts."""
     remove_at_once(work.folder)
 
 
@@ -297,13 +307,18 @@ def _grouped(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def discard(work: Work, out: Path) -> None:
+def discard(work: Work, out: Path, params: Mapping[str, Any] | None = None) -> None:
     """Delete a result and parts that are damaged or made with other parameters; finished work of this run stays."""
     try:
         if out.exists():
-            check_params(out, read_meta(out).get("params", {}), dict(work.params))
+            check_params(out, read_meta(out).get("params", {}), dict(params or work.params))
     except (ResumeError, StoreError):
         out.unlink()
+    discard_parts(work)
+
+
+def discard_parts(work: Work) -> None:
+    """Delete parts that are damaged or made with other parameters."""
     try:
         if work.folder.exists():
             _claim(work)

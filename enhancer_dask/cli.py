@@ -135,6 +135,7 @@ def scent(
         str, typer.Option(help="Comma-separated terms: columns of the cells, log(column), ...")
     ] = "log(nUMI),percent.mito",
     offset: Annotated[str | None, typer.Option(help="Term with coefficient 1, for instance log(nUMI).")] = None,
+    regression: Annotated[str, typer.Option(help="poisson, or negbin (theta by maximum likelihood).")] = "poisson",
     p: Annotated[
         str, typer.Option("--p", help="p-values: saddle (no resampling), ladder (SCENT's), or both.")
     ] = "both",
@@ -151,6 +152,10 @@ def scent(
     max_resamples: Annotated[
         int, typer.Option(min=100, help="Leave out the rungs of the ladder beyond this.")
     ] = 50_000,
+    certify: Annotated[
+        int, typer.Option(min=0, help="Check p_saddle of the N smallest and N random pairs by importance resampling.")
+    ] = 0,
+    certify_below: Annotated[float, typer.Option(min=0, help="Check every p_saddle below this.")] = 0.0,
     chunk_pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs per chunk, about [default: chosen from the data].")
     ] = None,
@@ -166,17 +171,19 @@ def scent(
     client = _cluster(profile, cluster)
     from enhancer_dask.io.tables import write_tsv
     from enhancer_dask.links.scent import scent as run_scent
+    from enhancer_dask.links.scent import summary
     from enhancer_dask.stats.bootstrap import up_to
 
     links = run_scent(
-        store, pairs, celltype=celltype or None, covariates=covariates, offset=offset, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside
-        seed=seed, binarise=binarise, min_fraction=min_fraction, ladder=up_to(max_resamples), out=out, client=client,
-        chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=_warn,
+        store, pairs, celltype=celltype or None, covariates=covariates, offset=offset,
+        regression=regression, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside
+        seed=seed, binarise=binarise, min_fraction=min_fraction, ladder=up_to(max_resamples), certify=certify,
+        certify_below=certify_below, out=out, client=client, chunk_pairs=chunk_pairs, progress=progress,
+        overwrite=overwrite, warn=_warn,
     )  # fmt: skip
     if tsv:
         write_tsv(links, out.with_suffix(".tsv.gz"))
-    status = {str(name): int(n) for name, n in links["status"].value_counts().items()}
-    _result({"links": str(out), "n_pairs": len(links), "n_fdr_10": int((links["fdr"] < 0.1).sum()), "status": status})
+    _result({"links": str(out), **summary(links)})
 
 
 @app.command()

@@ -45,12 +45,15 @@ class ScentConfig(_Block):
     celltypes: tuple[str, ...] | Literal["all"] = "all"
     covariates: tuple[str, ...] = ("log(nUMI)", "percent.mito")
     offset: str | None = None
+    regression: Literal["poisson", "negbin"] = "poisson"
     p: Literal["saddle", "ladder", "both"] = Field("both", description="p-values: saddlepoint, SCENT's ladder, or both")
     engine: str = Field("moments", description="refit engine of the ladder; exact is the reference")
     seed: int = Field(0, ge=0)
     binarise: bool = True
     min_fraction: float = Field(0.05, ge=0, lt=1, description="share of cells of the type to be exceeded")
     max_resamples: int = Field(50_000, ge=100, description="rungs of the ladder beyond this are left out")
+    certify: int = Field(0, ge=0, description="certify so many smallest p_saddle and as many random ones by resampling")
+    certify_below: float = Field(0.0, ge=0, description="certify every p_saddle below this")
     chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
 
 

@@ -10,17 +10,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from enhancer_dask.stats import poisson, saddlepoint
-from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung, climb
-from enhancer_dask.stats.exact import make_batch, settled
-from enhancer_dask.stats.pairfits import PairFits, fit_pairs
+from enhancer_dask.links.regressions import MODELS, TRUSTED, Fits, Pairs
+from enhancer_dask.stats import poisson
+from enhancer_dask.stats.bootstrap import SCENT_LADDER, Rung, climb
+from enhancer_dask.stats.exact import settled
 from enhancer_dask.stats.resampling import resample_counts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PValues = Literal["saddle", "ladder", "both"]
+Regression = Literal["poisson", "negbin"]
 P_VALUES: tuple[str, ...] = get_args(PValues)
+REGRESSIONS: tuple[str, ...] = get_args(Regression)
 
 _FIT_STATUS = {
     poisson.CONVERGED: "tested",
@@ -29,25 +31,19 @@ _FIT_STATUS = {
     poisson.ALIASED: "collinear covariates",
     poisson.CONSTANT: "peak open in all cells",
 }
-_SADDLE_STATUS = {
-    saddlepoint.TRUSTED: "trusted",
-    saddlepoint.NOT_FITTED: "no finite fit",
-    saddlepoint.NO_SADDLE: "no saddlepoint",
-    saddlepoint.FEW_CELLS: "few open cells with counts",
-    saddlepoint.CONCENTRATED: "few cells carry the tail",
-    saddlepoint.ONE_CELL: "one cell decides a coefficient",
-}
-_NUMBERS = ("beta", "se", "z", "p", "boot_se", "boot_bias", "p_saddle", "boot_basic_p")
+_NUMBERS = ("beta", "se", "z", "p", "theta", "boot_se", "boot_bias", "p_saddle", "boot_basic_p")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Everything about the test that is not data."""
 
+    regression: Regression = "poisson"
+    """Poisson, or negative binomial with theta by maximum likelihood (slower: no shared kernels)."""
     p: PValues = "both"
     """Which p-values: the saddlepoint's, the ladder's, or both."""
     engine: str = "moments"
-    """Refit engine of the ladder."""
+    """Refit engine of the ladder; the negative binomial model has one of its own."""
     seed: int = 0
     """Same seed, same resamples."""
     binarise: bool = True
@@ -56,6 +52,9 @@ class Options:
     """Gene and peak must be non-zero in more than this share of the cells."""
     ladder: tuple[Rung, ...] = SCENT_LADDER
     """Resamples per rung and the p-value below which the next one follows."""
+
+
+DEFAULTS = Options()
 
 
 def scent_block(
@@ -67,7 +66,7 @@ def scent_block(
     *,
     celltype: str,
     offset: Floats | None = None,
-    options: Options = Options(),  # frozen
+    options: Options = DEFAULTS,
 ) -> pd.DataFrame:
     """Test pairs of genes and peaks in the cells of one type.
 
@@ -89,11 +88,12 @@ def scent_block(
     Returns
     -------
     DataFrame
-        One row per pair in the given order: beta, se, z, p (Wald, two-sided), boot_se and boot_bias (of beta over
-        resamples, computed with the saddlepoint), p_saddle, boot_basic_p, n_cells, fraction_expressed, fraction_open,
-        n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits over all cells), saddle_status,
-        status. A pair that was not tested has NaN (beta -inf or +inf if separated) and a status that says why. Where the saddlepoint is not to be trusted, ``saddle_status`` says why and ``p_saddle`` is
-        the ladder's p-value.
+        One row per pair in the given order: beta, se, z, p (Wald, two-sided), theta (of the negative binomial), boot_se
+        and boot_bias (of beta over resamples, computed with the saddlepoint), p_saddle, boot_basic_p, n_cells,
+        fraction_expressed, fraction_open, n_resamples (with an estimate, on the last rung), n_refits, n_exact (refits
+        over all cells), saddle_status, status. A pair that was not tested has NaN (beta -inf or +inf if separated) and
+        a status that says why. Where the saddlepoint is not to be trusted, ``saddle_status`` says why and ``p_saddle``
+        is the ladder's p-value.
     """
     n = rna.shape[1]
     expressed, opened = np.count_nonzero(rna, axis=1)[gene] / n, np.count_nonzero(atac, axis=1)[peak] / n
@@ -107,60 +107,60 @@ def scent_block(
     frequent = np.flatnonzero(table["status"] == "")
     if not len(frequent):
         return table
-    nuisance = poisson.make_nuisance(covariates, offset)
-    counts, used = np.ascontiguousarray(rna, dtype=np.float64), settled(atac > 0 if options.binarise else atac)
-    fits = fit_pairs(counts, used, gene[frequent], peak[frequent], nuisance)
-    table.loc[frequent, "beta"], table.loc[frequent, "se"] = fits.beta, fits.se
-    table.loc[frequent, "status"] = [_FIT_STATUS[code] for code in fits.status]
+    data = Pairs(
+        np.ascontiguousarray(rna, dtype=np.float64), indicators_of(atac, options),
+        np.asarray(gene, dtype=np.int64), np.asarray(peak, dtype=np.int64), poisson.make_nuisance(covariates, offset),
+    )  # fmt: skip
+    fits = MODELS[options.regression].fit(data.some(frequent))
+    _enter(table, frequent, beta=fits.beta, se=fits.se, theta=fits.theta)
+    table.loc[frequent, "status"] = [_FIT_STATUS[int(code)] for code in fits.status]
     table["z"] = table["beta"] / table["se"]
     table["p"] = 2.0 * ndtr(-np.abs(table["z"]))
-
     fitted = np.flatnonzero(fits.status == poisson.CONVERGED)
-    rows, fits = frequent[fitted], _some(fits, fitted)
-    trusted = np.zeros(len(rows), dtype=np.bool_)
-    if options.p != "ladder":
-        saddle = saddlepoint.saddle_pairs(counts, used, gene[rows], peak[rows], nuisance, fits)
-        trusted = saddle.trust == saddlepoint.TRUSTED
-        for column, values in (("p_saddle", saddle.p), ("boot_se", saddle.sd), ("boot_bias", saddle.bias)):
-            table.loc[rows, column] = values
-        table.loc[rows, "saddle_status"] = [_SADDLE_STATUS[code] for code in saddle.trust]
-    on_ladder = np.flatnonzero(~trusted) if options.p == "saddle" else np.arange(len(rows))
-    _climb(table, rows[on_ladder], _some(fits, on_ladder), counts, used, gene, peak, nuisance, celltype, options)
-    if options.p != "ladder":
-        table.loc[rows[~trusted], "p_saddle"] = table.loc[rows[~trusted], "boot_basic_p"]
+    _bootstrap(table, frequent[fitted], data, fits.some(fitted), celltype, options)
     return table
 
 
-def _some(fits: PairFits, rows: Ints) -> PairFits:
-    return PairFits(fits.coefficients[rows], fits.beta[rows], fits.se[rows], fits.status[rows])
+def indicators_of(atac: NDArray[np.integer], options: Options) -> NDArray[Any]:
+    """Peaks as they enter the regression."""
+    return settled(atac > 0 if options.binarise else atac)
 
 
-def _climb(
-    table: pd.DataFrame,
-    rows: Ints,
-    fits: PairFits,
-    counts: Floats,
-    used: NDArray[Any],
-    gene: NDArray[np.integer],
-    peak: NDArray[np.integer],
-    nuisance: poisson.Nuisance,
-    celltype: str,
-    options: Options,
-) -> None:
+def _enter(table: pd.DataFrame, rows: Ints, **columns: NDArray[Any]) -> None:
+    for name, values in columns.items():
+        table.loc[rows, name] = values
+
+
+def _bootstrap(table: pd.DataFrame, rows: Ints, data: Pairs, fits: Fits, celltype: str, options: Options) -> None:
+    """Enter p_saddle and the ladder's p-values for fitted pairs, the ladder's also where the other is not trusted."""
+    if not len(rows):
+        return
+    if options.p == "ladder":
+        _climb(table, rows, data, fits, celltype, options)
+        return
+    saddles = MODELS[options.regression].saddle(data.some(rows), fits)
+    _enter(table, rows, p_saddle=saddles.p, boot_se=saddles.se, boot_bias=saddles.bias)
+    table.loc[rows, "saddle_status"] = saddles.status
+    doubtful = np.array([status != TRUSTED for status in saddles.status])
+    on_ladder = np.flatnonzero(doubtful) if options.p == "saddle" else np.arange(len(rows))
+    _climb(table, rows[on_ladder], data, fits.some(on_ladder), celltype, options)
+    _enter(table, rows[doubtful], p_saddle=table.loc[rows[doubtful], "boot_basic_p"].to_numpy())
+
+
+def _climb(table: pd.DataFrame, rows: Ints, data: Pairs, fits: Fits, celltype: str, options: Options) -> None:
     """Enter the ladder's results for some rows of the table."""
-    n = counts.shape[1]
+    n = data.counts.shape[1]
 
     def draw(rung: int, start: int, stop: int) -> NDArray[np.integer]:
         return resample_counts(n, start, stop, seed=options.seed, celltype=celltype, rung=rung)
 
     if not len(rows):
         return
-    start = np.where(np.isfinite(fits.coefficients), fits.coefficients, 0.0)
-    batch = make_batch(counts, used, gene[rows], peak[rows], nuisance, start)
-    found = climb(ENGINES[options.engine](batch), fits.beta, draw, n_cells=n, ladder=options.ladder)
-    table.loc[rows, "boot_basic_p"] = found.p
-    for column in ("n_resamples", "n_refits", "n_exact"):
-        table.loc[rows, column] = getattr(found, column)
+    refitter = MODELS[options.regression].refitter(data.some(rows), fits, options.engine)
+    found = climb(refitter, fits.beta, draw, n_cells=n, ladder=options.ladder)
+    _enter(
+        table, rows, boot_basic_p=found.p, n_resamples=found.n_resamples, n_refits=found.n_refits, n_exact=found.n_exact
+    )
     table.loc[rows[np.isnan(found.p)], "status"] = "no resample estimable"
 
 

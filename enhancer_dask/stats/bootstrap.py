@@ -1,7 +1,7 @@
 """Bootstrap over cells: refit engines behind one interface, the basic p-value, SCENT's ladder.
 
-An engine is a function of a :class:`~enhancer_dask.stats.exact.Batch` of tests that returns a refitter; a refitter takes
-resample counts and returns the coefficients of the tests' indicators. The ladder knows no more than that.
+An engine is a function of a :class:`~enhancer_dask.stats.exact.Batch` of tests that returns a refitter; a refitter
+takes resample counts and returns the coefficients of the tests' indicators. The ladder knows no more than that.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def refit(
     start = start_from(poisson.fit_prepared(counts, rows.T, nuisance), counts, nuisance)
     only = np.zeros(1, dtype=np.int64)
     batch = make_batch(np.asarray(counts)[None], rows, only, np.arange(len(rows))[None], nuisance, start[None])
-    return ENGINES[engine](batch)(block, only)[0][0]
+    coefficients, _ = ENGINES[engine](batch)(block, only)
+    boot: Floats = coefficients[0]
+    return boot
 
 
 def basic_p(n_beyond: int, n_estimable: int) -> float:

@@ -47,7 +47,9 @@ def make_batch(
     nuisance: poisson.Nuisance,
     start: Floats,
 ) -> Batch:
-    """A :class:`Batch` with settled types, so that kernels are compiled once; ``peak`` may be of shape (T,) if q = 1."""
+    """A :class:`Batch` with settled types, so that kernels are compiled once; ``peak`` may be of shape (T,) if q =
+    1.
+    """
     return Batch(
         np.ascontiguousarray(counts, dtype=np.float64),
         settled(indicators),
@@ -67,7 +69,8 @@ def settled(indicators: NDArray[Any]) -> NDArray[Any]:
 
 Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
 """From resample counts, shape (R, n), and the tests wanted, shape (A,), to the coefficients of their indicators, shape
-(A, R, q), and how many of these R refits ran over all cells (all of them, unless the engine knows better), shape (A,)."""
+(A, R, q), and how many of these R refits ran over all cells (all of them, unless the engine knows better), shape
+(A,)."""
 
 Engine = Callable[[Batch], Refitter]
 
@@ -104,7 +107,8 @@ def refit_exactly(
     )
     refit_marked(
         marked, which, design, batch.nuisance.watched(q), batch.counts, batch.indicators, batch.gene, batch.peak,
-        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples, dtype=np.uint16), poisson.STEP_TOLERANCE, out,
+        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples, dtype=np.uint16), poisson.STEP_TOLERANCE,
+        out,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # 
 _MAGIC = 6755399441055744.0 + 1023.0
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath=frozenset({"contract"}))
 def exp_into(x, out, scratch):
     """Write exp(x) to ``out``; all three are contiguous float64 arrays of one size, ``scratch`` is overwritten.
 

@@ -116,8 +116,8 @@ def _solve(factor, size, right):
 def _score(moment, n_terms, n_last, y, y_z, values, theta, table, group, score, info, power, hessian, work):
     """Score and information of (delta, d) in every lane; keeps each group's part for the bound.
 
-    ``theta`` is (p + c, WIDTH), ``group`` holds per group, times its rate: value, gradient, last; ``power``, ``hessian`` and
-    ``work`` are scratch.
+    ``theta`` is (p + c, WIDTH), ``group`` holds per group, times its rate: value, gradient, last; ``power``,
+    ``hessian`` and ``work`` are scratch.
     """
     lanes = uint64(WIDTH)
     exponents, parent, axis, index = table

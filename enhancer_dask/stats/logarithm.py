@@ -13,7 +13,7 @@ _EXPONENT = -(1 << 52)  # mask of the sign and exponent in a float's bits
 _SQRT_HALF = 0x3FE6A09E667F3BCD  # bits of sqrt(1/2): z is taken from there up to sqrt(2)
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath=frozenset({"contract"}))
 def log1p_into(x, out, scratch):
     """Write log(1 + x), x >= 0 and finite, to ``out``; three contiguous float64 arrays of one size.
 

@@ -14,9 +14,9 @@ The neglected terms of degree above D have a bound per resample: with ``X = max_
 
     sum_i w_i mu_i (|d . z_i|^D / D! + |d . z_i|^(D+1) / (D+1)! + ...)  <=  H_D(d) / (1 - X / (D + 1)),
 
-where ``H_D`` is the part of degree D of the polynomial (D odd: that of degree D - 1, times X / D). It bounds the error of
-the score; the inverse information carries it to the coefficient, to first order. Resamples whose bound is above
-``TOLERANCE``, or where Newton fails for whatever reason, are refitted exactly and counted.
+where ``H_D`` is the part of degree D of the polynomial (D odd: that of degree D - 1, times X / D). It bounds the
+error of the score; the inverse information carries it to the coefficient, to first order. Resamples whose bound is
+above ``TOLERANCE``, or where Newton fails for whatever reason, are refitted exactly and counted.
 
 References
 ----------
@@ -231,7 +231,7 @@ def _refit_tile(
     out, good,
 ):  # fmt: skip
     """Coefficients of the tests' indicators in one tile of resamples; ``good`` marks what can be relied on."""
-    exponents, parent, axis, _ = table
+    _, parent, axis, _ = table
     shared, in_basis, sums = sharing
     layout_of, group_first, group_values, group_bounds, group_cells = groups
     n, c, p = counts.shape[1], z.shape[0], group_values.shape[1]

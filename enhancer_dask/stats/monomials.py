@@ -1,8 +1,8 @@
 """Polynomials in a few variables up to a total degree: the order of their terms, features of cells, values.
 
-Term ``m`` is ``d ** a / a!`` with a feature ``z ** a`` as its coefficient per cell, ``a = exponents[m]``, so that the sum
-over all terms is ``exp(d . z)`` cut off at the degree. A derivative by ``d_j`` has the same terms with the features of
-``raised``. Terms come by degree: those of a lower degree are a prefix.
+Term ``m`` is ``d ** a / a!`` with a feature ``z ** a`` as its coefficient per cell, ``a = exponents[m]``, so that the
+sum over all terms is ``exp(d . z)`` cut off at the degree. A derivative by ``d_j`` has the same terms with the
+features of ``raised``. Terms come by degree: those of a lower degree are a prefix.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from enhancer_dask.stats import poisson
-from enhancer_dask.stats.compiled import compiled
+from enhancer_dask.stats.compiled import FASTMATH, compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.gamma_differences import gamma_differences
 from enhancer_dask.stats.logarithm import log1p_into
-from enhancer_dask.stats.poisson import ALIASED, CONSTANT, CONVERGED, FASTMATH, NOT_CONVERGED, SEPARATED, Floats
+from enhancer_dask.stats.poisson import ALIASED, CONSTANT, CONVERGED, NOT_CONVERGED, SEPARATED, Floats
 
 MAX_ITERATIONS = 100
 # Below this kappa, that is theta above 1e6 times the mean count, the fit counts as Poisson: at the mean count the

@@ -5,16 +5,20 @@ The engine has the interface of :mod:`.bootstrap`, so the ladder climbs with it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import negative_binomial, poisson
-from enhancer_dask.stats.bootstrap import Refitter
 from enhancer_dask.stats.compiled import compiled
+from enhancer_dask.stats.exact import Batch, Ints, Refitter
 from enhancer_dask.stats.negative_binomial import CONVERGED, NegativeBinomialFit
 from enhancer_dask.stats.poisson import Floats
+
+SingleRefitter = Callable[[NDArray[np.integer]], Floats]
+"""From resample counts, shape (R, n), to the coefficients of one test's indicators, shape (R, q)."""
 
 
 @compiled
@@ -91,7 +95,9 @@ def _full_sample(
     return np.where(np.isfinite(limit), limit, start), float(kappa)
 
 
-def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, start: Floats) -> Refitter:
+def exact_engine(
+    counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance, start: Floats
+) -> SingleRefitter:
     """Newton on all cells of every resample, coefficients and theta, warm-started at the full-sample fit.
 
     Parameters
@@ -120,9 +126,22 @@ def exact_engine(counts: NDArray[Any], indicators: NDArray[Any], nuisance: poiss
     return refitter
 
 
+def batch_engine(batch: Batch) -> Refitter:
+    """:func:`exact_engine` for every test of a batch."""
+    single = [
+        exact_engine(batch.counts[gene], batch.indicators[peak].T, batch.nuisance, start)
+        for gene, peak, start in zip(batch.gene, batch.peak, batch.start, strict=True)
+    ]
+
+    def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
+        return np.stack([single[test](resamples) for test in which]), np.full(len(which), len(resamples))
+
+    return refitter
+
+
 def fit_and_prepare(
     counts: NDArray[Any], indicators: NDArray[Any], nuisance: poisson.Nuisance
-) -> tuple[NegativeBinomialFit, Refitter]:
+) -> tuple[NegativeBinomialFit, SingleRefitter]:
     """Fit the original sample once and prepare :func:`exact_engine` for its resamples."""
     indicators = np.asarray(indicators).reshape(len(counts), -1)
     fit = negative_binomial.fit_prepared(counts, indicators, nuisance)

@@ -1,7 +1,7 @@
 """Products of features of cells and resample counts, many resamples side by side: where the time of the engine goes.
 
-A tile holds ``LANES`` resamples as columns, flat: LANES numbers per cell. Loops run over lanes innermost; their index is
-unsigned, since the check for negative ones stops vectorisation.
+A tile holds ``LANES`` resamples as columns, flat: LANES numbers per cell. Loops run over lanes innermost; their index
+is unsigned, since the check for negative ones stops vectorisation.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def features_of(mean, z, cells, n_terms, parent, axis, work, features):
 def product(features, n_rows, cells, tile, out):
     """``out[:n_rows] = features @ tile[cells]`` in the precision of ``tile``, summed up in double every 64 cells.
 
-    ``tile`` is flat, LANES numbers per cell. Rows go four at a time and cells four at a time, which keeps the multipliers busy; rows up to a
-    multiple of four are read and written. Every number of ``out`` is summed in the same order whatever else is there.
+    ``tile`` is flat, LANES numbers per cell. Rows go four at a time and cells four at a time, which keeps the
+    multipliers busy; rows up to a multiple of four are read and written. Every number of ``out`` is summed in the
+    same order whatever else is there.
     """
     lanes = uint64(LANES)
     n = cells.size

@@ -35,10 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enhancer_dask.stats import poisson
-from enhancer_dask.stats.compiled import compiled
+from enhancer_dask.stats.compiled import FASTMATH, compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import (
-    FASTMATH,
     cells_of,
     cholesky,
     gram,

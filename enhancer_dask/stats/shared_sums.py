@@ -1,10 +1,10 @@
 """A basis that serves the sums over all cells of every gene of a cell type.
 
-The moments engine needs, for each gene, sums over all cells of ``w_i mu_i z_i^a`` with ``mu_i = exp(o_i + b + theta . z_i)``.
-Offset and covariates are the same for all genes of a cell type; a gene chooses theta alone. These functions of the cell
-lie, to rounding, in a space of some hundred dimensions: so ``T = U w`` with orthonormal rows U is made once per
-resample, and a gene's sums are a small matrix times T. How well U holds a gene's functions is computed, not assumed; a
-gene outside (an extreme theta) is summed over its cells.
+The moments engine needs, for each gene, sums over all cells of ``w_i mu_i z_i^a`` with ``mu_i = exp(o_i + b + theta .
+z_i)``. Offset and covariates are the same for all genes of a cell type; a gene chooses theta alone. These functions
+of the cell lie, to rounding, in a space of some hundred dimensions: so ``T = U w`` with orthonormal rows U is made
+once per resample, and a gene's sums are a small matrix times T. How well U holds a gene's functions is computed, not
+assumed; a gene outside (an extreme theta) is summed over its cells.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _KNOWN: dict[bytes, Floats] = {}
 def _pivoted_basis(columns, tolerance, max_rank):
     """Orthonormal rows that span ``columns``, shape (K, n), each to ``tolerance`` of its length; overwrites them.
 
-    Gram-Schmidt that goes on with the largest remainder, up to ``max_rank`` rows. Plain loops and no BLAS: the same bits
-    in every process of a machine.
+    Gram-Schmidt that goes on with the largest remainder, up to ``max_rank`` rows. Plain loops and no BLAS: the same
+    bits in every process of a machine.
     """
     n_columns, n = columns.shape
     rows, rest = np.empty((max_rank, n)), np.ones(n_columns)
     for k in range(n_columns):
         columns[k] /= np.sqrt(np.sum(columns[k] * columns[k]))
     for rank in range(max_rank):
-        k = np.argmax(rest)
+        k = int(np.argmax(rest))
         if rest[k] <= tolerance:
             return rows[:rank].copy()
         row = columns[k].copy()

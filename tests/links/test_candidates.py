@@ -11,7 +11,7 @@ import pytest
 from enhancer_dask.errors import InputError, ResumeError
 from enhancer_dask.io.tables import read_meta
 from enhancer_dask.links.candidates import candidate_pairs, candidates, signed_distance
-from enhancer_dask.links.scent import benjamini_hochberg
+from enhancer_dask.links.work import benjamini_hochberg
 
 
 @pytest.fixture

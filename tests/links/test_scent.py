@@ -17,7 +17,8 @@ from enhancer_dask import chunks
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
 from enhancer_dask.links.pair_tests import Options, scent_block
-from enhancer_dask.links.scent import COLUMNS, benjamini_hochberg, block_bounds, scent
+from enhancer_dask.links.scent import scent
+from enhancer_dask.links.work import COLUMNS, benjamini_hochberg, block_bounds
 from enhancer_dask.stats.bootstrap import Rung, up_to
 
 SHORT = up_to(500)
