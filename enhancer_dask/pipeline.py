@@ -36,7 +36,9 @@ class PipelineResult:
     n_tested: int
     """Rows of the links that were tested."""
     n_links: int
-    """Rows with fdr < 0.1."""
+    """Rows with fdr < 0.1, on the ladder's p-values."""
+    n_links_saddle: int
+    """Rows with fdr_saddle < 0.1, on the saddlepoint's."""
 
     def asdict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -120,4 +122,5 @@ def summarise(store: Path, pairs: Path, links_path: Path, n_pairs: int, links: p
         n_pairs if n_pairs >= 0 else len(links) // n_types,
         int((links["status"] == "tested").sum()),
         int((links["fdr"] < 0.1).sum()),
+        int((links["fdr_saddle"] < 0.1).sum()),
     )

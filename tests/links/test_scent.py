@@ -16,6 +16,7 @@ from scipy import stats
 from enhancer_dask import chunks
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
+from enhancer_dask.links.certificate import agreement
 from enhancer_dask.links.pair_tests import Options, scent_block
 from enhancer_dask.links.scent import scent
 from enhancer_dask.links.work import COLUMNS, benjamini_hochberg, block_bounds
@@ -229,7 +230,7 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
     out = tmp_path / "links.parquet"
     settings = {"celltype": "A", "ladder": SHORT, "out": out, "progress": False}
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(chunks, "merge", stop)
@@ -296,10 +297,14 @@ def test_scent_block__no_estimable_resample_is_said():
     atac = np.ones((1, 3), int)
     atac[0, 0] = 0
     rna = np.array([[2, 1, 3]])
-    table = scent_block(rna, atac, [0], [0], np.empty((3, 0)), celltype="x", ladder=[Rung(1, 0.0)], seed=2)
+    table = scent_block(
+        rna, atac, [0], [0], np.empty((3, 0)), celltype="x", options=Options(ladder=(Rung(1, 0.0),), seed=2)
+    )
     assert 0 <= table["n_resamples"].item() <= 1
     statuses = {
-        scent_block(rna, atac, [0], [0], np.empty((3, 0)), celltype="x", ladder=[Rung(1, 0.0)], seed=s)["status"].item()
+        scent_block(
+            rna, atac, [0], [0], np.empty((3, 0)), celltype="x", options=Options(ladder=(Rung(1, 0.0),), seed=s)
+        )["status"].item()
         for s in range(20)
     }
     assert statuses == {"tested", "no resample estimable"}
@@ -367,3 +372,88 @@ def test_block_bounds__cover_all_pairs_in_whole_genes_where_they_fit():
         for cut in bounds[1:-1]:  # a cut inside a gene only where the gene is larger than a block
             if gene[cut - 1] == gene[cut]:
                 assert (gene == gene[cut]).sum() > size
+
+
+def test_scent__p_saddle_alone_resamples_only_the_doubtful(whole, store, pairs):
+    alone = scent(store, pairs, p="saddle", ladder=up_to(2_500), seed=5, progress=False)
+    both = whole[whole["saddle_status"] == "trusted"].index
+    assert len(both) > 20
+    pd.testing.assert_series_equal(alone["p_saddle"], whole["p_saddle"], check_exact=True)
+    assert alone.loc[both, "boot_basic_p"].isna().all()
+    assert (alone.loc[both, "n_refits"] == 0).all()
+    doubtful = alone[(alone["status"] == "tested") & (alone["saddle_status"] != "trusted")]
+    assert len(doubtful) > 0
+    assert (doubtful["p_saddle"] == doubtful["boot_basic_p"]).all()
+    for celltype in ("A", "B"):
+        mine = alone[alone["celltype"] == celltype]
+        np.testing.assert_array_equal(mine["fdr_saddle"], benjamini_hochberg(mine["p_saddle"].to_numpy()))
+    ladder = scent(store, pairs, p="ladder", ladder=up_to(2_500), seed=5, progress=False)
+    assert ladder["p_saddle"].isna().all()
+    pd.testing.assert_series_equal(ladder["boot_basic_p"], whole["boot_basic_p"], check_exact=True)
+
+
+def test_scent__saddle_and_ladder_agree_within_resampling_error(whole):
+    rows = whole[whole["saddle_status"] == "trusted"]
+    p, n = rows["p_saddle"], rows["n_resamples"]
+    z = (rows["boot_basic_p"] - p) / np.sqrt(p * (2 - p) / n)
+    at_floor = rows["boot_basic_p"] <= 2 / n  # what the ladder cannot resolve
+    # a rung is left because of its own value, so single values lean; 4.5 sigma and 7% of p for the approximation
+    far = np.abs(z) * np.sqrt(p * (2 - p) / n) > 4.5 * np.sqrt(p * (2 - p) / n) + 0.07 * p
+    assert not (far & ~at_floor).any()
+    assert (p[at_floor] < 4.5**2 / n[at_floor]).all()
+
+
+def test_scent__certificate_of_chosen_pairs(store, pairs, tmp_path, whole):
+    out = tmp_path / "links.parquet"
+    settings = {"p": "saddle", "ladder": up_to(2_500), "seed": 5, "progress": False, "out": out}
+    links = scent(store, pairs, certify=4, **settings)
+    done = links[links["p_tilted"].notna()]
+    assert list(links.columns) == [*COLUMNS, "p_tilted", "se_p_tilted"]
+    assert 4 <= len(done) <= 8
+    smallest = whole["p_saddle"].nsmallest(4).index
+    assert set(smallest) - set(done.index) <= set(links.index[links["saddle_status"] == "no saddlepoint"])
+    trusted = done[done["saddle_status"] == "trusted"]
+    error = np.abs(trusted["p_saddle"] - trusted["p_tilted"])
+    assert (error < 0.15 * trusted["p_tilted"] + 4.5 * trusted["se_p_tilted"]).all()  # 110 to 150 cells
+    found = agreement(links)
+    assert found is not None
+    assert found.n_pairs == len(trusted)
+    with pytest.raises(ResumeError, match="'certify' is"):
+        scent(store, pairs, certify=5, **settings)
+    again = scent(store, pairs, certify=4, **settings)  # finished: read back
+    pd.testing.assert_frame_equal(again, links, check_exact=True)
+    cut = scent(store, pairs, certify=4, chunk_pairs=3, overwrite=True, **{**settings, "out": tmp_path / "cut.parquet"})
+    pd.testing.assert_frame_equal(cut, links, check_exact=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.parquet", "links.parquet"]
+
+
+def test_scent__negative_binomial_matches_r_glm_nb(oracle, tiles_store):
+    # oracle, R: MASS::glm.nb(exprs ~ atac + log(nUMI) + percent.mito)
+    want = oracle("negbin_glm").iloc[::6]
+    links = scent(
+        tiles_store, want[["gene", "peak"]], celltype="CD14+ Monocytes", regression="negbin", ladder=up_to(100),
+        progress=False,
+    )  # fmt: skip
+    both = want.merge(links, on=["celltype", "gene", "peak"], suffixes=("_r", ""))
+    assert len(both) == len(want) >= 5
+    np.testing.assert_allclose(both["beta"], both["beta_r"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(both["theta"], both["theta_r"], rtol=1e-4)
+    np.testing.assert_allclose(both["se"], both["se_r"], rtol=1e-5)
+    assert (both["n_exact"] == both["n_refits"]).all()
+    p = both["p_saddle"]
+    assert (np.abs(both["boot_basic_p"] - p) < 4.5 * np.sqrt(p * (2 - p) / 100) + 0.02).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"p": "wald"}, "p 'wald' is unknown; choose from saddle, ladder, both"),
+        ({"regression": "gamma"}, "regression 'gamma' is unknown; choose from poisson, negbin"),
+        ({"certify": -1}, "certify is -1 and 0; want 0 or more"),
+        ({"certify": 3, "p": "ladder"}, "certify checks p_saddle"),
+        ({"certify_below": 0.1, "regression": "negbin"}, "certify checks p_saddle of the Poisson model"),
+    ],
+)
+def test_scent__bad_options_are_named(store, pairs, change, message):
+    with pytest.raises(InputError, match=message):
+        scent(store, pairs, **change, progress=False)
