@@ -62,13 +62,23 @@ class Monocytes:
         return make_nuisance(self.covariates)
 
 
+def _cells_of(shared: Path) -> Any:
+    mudata.set_options(pull_on_update=False)  # what it will do anyway, as a warning says
+    data = mudata.read_h5mu(shared / "data" / "pbmc_multiome_tiles.h5mu")
+    return data[data.obs["celltype"] == CELLTYPE]
+
+
+def open_peaks(shared: Path) -> NDArray[np.uint8]:
+    """All peaks that are open in more than 5% of the cells, 0/1, shape (P, n)."""
+    atac: NDArray[np.bool_] = _cells_of(shared)["atac"].X.toarray().T > 0
+    return atac[atac.mean(axis=1) > 0.05].astype(np.uint8)
+
+
 def read_monocytes(shared: Path) -> Monocytes:
     """Read the cells of ``data`` and the 110 pairs of ``oracles/poisson_glm``."""
     table = pd.read_csv(shared / "oracles" / "poisson_glm.csv.gz")
     table = table[table["celltype"] == CELLTYPE].sort_values(["gene", "peak"])
-    mudata.set_options(pull_on_update=False)  # what it will do anyway, as a warning says
-    data = mudata.read_h5mu(shared / "data" / "pbmc_multiome_tiles.h5mu")
-    data = data[data.obs["celltype"] == CELLTYPE]
+    data = _cells_of(shared)
     (genes, gene), (peaks, peak) = (np.unique(table[dim], return_inverse=True) for dim in ("gene", "peak"))
     rna, atac = (data[part][:, list(names)].X.toarray().T for part, names in (("rna", genes), ("atac", peaks)))
     names = list(zip(table["gene"], table["peak"], strict=True))
