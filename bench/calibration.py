@@ -9,10 +9,11 @@ permutation for each of 5,000 pairs: nothing is linked, and depth is not shared.
 * ``k562``: 500 cells with many genes above 5%, drawn at random, one a pair; nUMI and the mitochondrial share from the
   counts. No peaks of these cells are at hand, so the peaks are those of the monocytes, cut to 500 cells.
 
-For p_saddle, SCENT's ladder, and Wald: ``ks`` and ``ks_p`` (Kolmogorov-Smirnov against uniform; that of the ladder,
-whose p-values are multiples of 0.02 on its first rung, is too small), and ``below``: the shares at or below 0.1, 0.05,
-0.01 and 0.001 beside the 99% binomial ``bounds`` of as many uniform draws. ``saddle`` holds the ladder's p-value where
-the saddlepoint is not to be trusted, ``trusted`` only the others. ``status`` counts the pairs that cannot be tested.
+For p_saddle, SCENT's ladder, and Wald: ``ks`` and ``ks_p`` (Kolmogorov-Smirnov against uniform; for the ladder, whose
+p-values are multiples of 0.02 on its first rung, against simulated climbs of perfect tests), and ``below``: the shares
+at or below 0.1, 0.05, 0.01 and 0.001 beside the 99% binomial ``bounds`` of as many uniform draws. ``saddle`` holds the
+ladder's p-value where the saddlepoint is not to be trusted (its ties make ``ks_p`` too small), ``trusted`` only the
+others. ``status`` counts the pairs that cannot be tested.
 
 **Power.** ``simulate_multiome``, 250 genes and one cell type, log fold changes 0.5 (sd 0.25, at least 0.2, 84%
 positive), over several seeds; covariates log(nUMI) and log(nATAC), all candidates within 500 kb; three scenarios of
@@ -44,7 +45,7 @@ from scipy import stats
 from enhancer_dask.links.pair_tests import Options, scent_block
 from enhancer_dask.links.scent import benjamini_hochberg
 from enhancer_dask.simulate.multiome import WINDOW, SimulatedMultiome, simulate_multiome
-from enhancer_dask.stats.bootstrap import up_to
+from enhancer_dask.stats.bootstrap import SCENT_LADDER, up_to
 
 Floats = NDArray[np.float64]
 LEVELS = (0.1, 0.05, 0.01, 0.001)
@@ -100,11 +101,29 @@ def uniformity(p: pd.Series) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ladder_of_perfect_tests(n: int, rng: np.random.Generator) -> Floats:
+    """What the ladder makes of n bootstrap tails that are uniform."""
+    tail, p, active = rng.random(n), np.empty(n), np.arange(n)
+    for size, climb_below in SCENT_LADDER:
+        k = rng.binomial(size, tail[active])
+        p[active] = np.maximum(2.0 * np.minimum(k, size - k), 2.0) / size
+        active = active[p[active] < climb_below]
+    return p
+
+
+def ladder_ks_p(ks: float, n: int, simulations: int = 400) -> float:
+    """Chance of a Kolmogorov-Smirnov distance as large if the tests are perfect."""
+    rng = np.random.default_rng(1)
+    larger = [stats.kstest(ladder_of_perfect_tests(n, rng), "uniform").statistic >= ks for _ in range(simulations)]
+    return (1 + sum(larger)) / (1 + simulations)
+
+
 def calibration_of(table: pd.DataFrame) -> dict[str, Any]:
     """By method, and for p_saddle where it is to be trusted."""
     tested = table[table["status"] == "tested"]
     out: dict[str, Any] = {"status": table["status"].value_counts().to_dict()}
     out |= {name: uniformity(tested[column]) for name, column in METHODS.items()}
+    out["ladder"]["ks_p"] = round(ladder_ks_p(out["ladder"]["ks"], len(tested)), 4)
     return out | {"trusted": uniformity(tested.loc[tested["saddle_status"] == "trusted", "p_saddle"])}
 
 
