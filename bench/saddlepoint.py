@@ -11,7 +11,7 @@ percent.mito. One core. In one run:
   pairs with at least 200 resamples on the rarer side; ``z_sd`` is the spread of the differences in units of their
   Monte-Carlo error, 1 if that is all there is;
 * ``tilted_log_ratio_q95``, ``tilted_log_ratio_max``, ``tilted_z_sd``: the same against tilted resampling, all pairs;
-* ``r_ladder_s_per_pair``: seconds a refit of R's glm in boot::boot (``scent_plain.R``), times the 78,100 refits of
+* ``r_ladder_s_per_pair``: seconds a refit of R's glm in boot::boot (``bootstrap_vs_r.R``), times the 78,100 refits of
   SCENT's full ladder; ``speedup`` is that over fit and saddlepoint together.
 """
 
@@ -26,40 +26,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import scent_plain  # beside this file; keeps BLAS to one thread, so it comes before numpy
+import monocytes  # beside this file; keeps BLAS to one thread, so it comes before numpy
 
 # isort: split
 import numpy as np
-import pandas as pd
 
-from enhancer_dask.io.ingest import ingest
-from enhancer_dask.links.covariates import read_covariates
 from enhancer_dask.stats import bootstrap
-from enhancer_dask.stats.pairfits import fit_pairs
-from enhancer_dask.stats.poisson import make_nuisance
+from enhancer_dask.stats.exact import make_batch
+from enhancer_dask.stats.pairfits import PairFits, fit_pairs
+from enhancer_dask.stats.products import LANES
 from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stats.saddlepoint import TRUSTED, saddle_pairs
 from enhancer_dask.stats.tilted import tilted
-from enhancer_dask.stores import MultiomeStore
 
-CELLTYPE = scent_plain.CELLTYPE
+CELLTYPE = monocytes.CELLTYPE
 FULL_LADDER = sum(rung.n_resamples for rung in bootstrap.SCENT_LADDER)
 FEWEST_BEYOND = 200
-
-
-def read(shared: Path, scratch: Path) -> tuple[Any, ...]:
-    """rna, atac (0/1), gene, peak, covariates of the tested pairs, by gene."""
-    table = pd.read_csv(shared / "oracles" / "poisson_glm.csv.gz")
-    table = table[table["celltype"] == CELLTYPE].sort_values(["gene", "peak"])
-    store_path = scratch / "pbmc.zarr"
-    ingest(shared / "data" / "pbmc_multiome_tiles.h5mu", store_path)
-    store = MultiomeStore(store_path)
-    (genes, gene), (peaks, peak) = (np.unique(table[dim], return_inverse=True) for dim in ("gene", "peak"))
-    rows = [pd.Index(store.column(dim)).get_indexer(names) for dim, names in (("gene", genes), ("peak", peaks))]
-    rna = np.vstack([store.counts("rna", rows[0][i : i + 1], CELLTYPE) for i in range(len(genes))])
-    atac = np.vstack([store.counts("atac", rows[1][i : i + 1], CELLTYPE) for i in range(len(peaks))])
-    covariates = read_covariates(store, CELLTYPE, "log(nUMI),percent.mito").values
-    return rna, (atac > 0).astype(np.uint8), gene, peak, covariates
 
 
 def timings(data: tuple[Any, ...], repeats: int, copies: int) -> tuple[float, float]:
@@ -78,18 +60,21 @@ def timings(data: tuple[Any, ...], repeats: int, copies: int) -> tuple[float, fl
     return scale * statistics.median(fit_s), scale * statistics.median(saddle_s)
 
 
-def resampled(data: tuple[Any, ...], covariates: Any, beta: Any, engine: str, n_resamples: int) -> Any:
-    """Resamples beyond twice the fit, per pair; all pairs share the resamples."""
-    rna, atac, gene, peak, _ = data
-    n, beyond = rna.shape[1], np.zeros(len(gene), dtype=np.int64)
-    block = bootstrap.BLOCK_DRAWS // n
+def resampled(cells: monocytes.Monocytes, rows: Any, fits: PairFits, engine: str, n_resamples: int) -> tuple[Any, int]:
+    """Resamples beyond twice the fit, per pair, and refits over all cells; all pairs share the resamples."""
+    n, which, beyond, n_exact = cells.rna.shape[1], np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64), 0
+    gene, peak = cells.gene[rows], cells.peak[rows]
+    batch = make_batch(cells.rna, cells.atac, gene, peak, cells.nuisance, fits.coefficients)
+    refitter = bootstrap.ENGINES[engine](batch)
+    block = bootstrap.BLOCK_DRAWS // n // LANES * LANES
     for start in range(0, n_resamples, block):
         drawn = resample_counts(n, start, min(start + block, n_resamples), seed=1, celltype=CELLTYPE, rung=0)
-        for i in range(len(gene)):
-            boot = bootstrap.refit(rna[gene[i]], atac[peak[i]][:, None], covariates, drawn, engine=engine)[:, 0]
-            beyond[i] += np.count_nonzero(2.0 * beta[i] - boot <= 0.0)
-        print(f"{min(start + block, n_resamples)} of {n_resamples} resamples", file=sys.stderr)
-    return beyond
+        coefficients, exact = refitter(drawn, which)
+        beyond += np.count_nonzero(2.0 * fits.beta[:, None] - coefficients[:, :, 0] <= 0.0, axis=1)
+        n_exact += int(exact.sum())
+        if start // block % 100 == 0:
+            print(f"{start} of {n_resamples} resamples", file=sys.stderr)
+    return beyond, n_exact
 
 
 def spread(ours: Any, theirs: Any, se: Any, prefix: str = "") -> dict[str, float]:
@@ -102,19 +87,17 @@ def spread(ours: Any, theirs: Any, se: Any, prefix: str = "") -> dict[str, float
     }
 
 
-def r_seconds_per_refit(data: tuple[Any, ...], shared: Path, scratch: Path, n_refits: int, repeats: int) -> float:
-    pairs = scent_plain.read_pairs(shared, 1, scratch)
-    runs = [scent_plain.refit_r(pairs[0], n_refits, seed) for seed in range(1, repeats + 1)]
+def r_seconds_per_refit(cells: monocytes.Monocytes, scratch: Path, n_refits: int, repeats: int) -> float:
+    csv = monocytes.write_for_r(cells, cells.names.index(monocytes.PAIRS_FOR_R[0]), scratch / "pair.csv")
+    runs = [monocytes.refit_r(csv, n_refits, seed) for seed in range(1, repeats + 1)]
     return statistics.median(run.seconds / run.refits for run in runs)
 
 
 def run(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    *arrays, covariates = read(args.shared, scratch / "ours")
-    data = (*arrays, make_nuisance(covariates))
-    gene, peak = data[2], data[3]
-    if args.quick:
-        gene, peak = gene[::12], peak[::12]
-        data = (data[0], data[1], gene, peak, data[4])
+    cells = monocytes.read_monocytes(args.shared)
+    rows = np.arange(0, len(cells.gene), 12 if args.quick else 1)
+    gene, peak = cells.gene[rows], cells.peak[rows]
+    data = (cells.rna, cells.atac, gene, peak, cells.nuisance)
     fits = fit_pairs(*data)
     table = saddle_pairs(*data, fits)
     fit_ms, saddle_ms = timings(data, 3 if args.quick else 9, 20)
@@ -123,11 +106,14 @@ def run(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "ms_per_pair": saddle_ms, "fit_ms_per_pair": fit_ms, "trusted": int((table.trust == TRUSTED).sum()),
     }  # fmt: skip
     n = args.resamples
-    beyond = resampled(data, covariates, fits.beta, args.engine, n)
+    began = time.process_time()
+    beyond, n_exact = resampled(cells, rows, fits, args.engine, n)
+    refits_per_s = len(rows) * n / (time.process_time() - began)
     rarer = np.minimum(beyond, n - beyond)
     seen = rarer >= FEWEST_BEYOND
     p = 2.0 * rarer / n
     result |= {"engine": args.engine, "resamples": n, "compared": int(seen.sum())}
+    result |= {"refits_per_s": round(refits_per_s), "exact": n_exact}
     result |= spread(table.p[seen], p[seen], np.sqrt(p * (2.0 - p) / n)[seen])
     runs = [
         tilted(data[0][g], data[1][q][:, None], data[4], n_resamples=args.tilted, name=(CELLTYPE, str(g), str(q)))
@@ -135,27 +121,22 @@ def run(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     ]
     p_tilted, se_tilted = np.array(runs).T
     result |= {"tilted": args.tilted, "p_min": float(table.p.min())} | spread(table.p, p_tilted, se_tilted, "tilted_")
-    per_refit = r_seconds_per_refit(data, args.shared, scratch / "r", 60 if args.quick else 600, 2 if args.quick else 3)
+    per_refit = r_seconds_per_refit(cells, scratch, 60 if args.quick else 600, 2 if args.quick else 3)
     result["r_ladder_s_per_pair"] = per_refit * FULL_LADDER
     result["speedup"] = result["r_ladder_s_per_pair"] / ((fit_ms + saddle_ms) / 1e3)
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    parser.add_argument("--shared", type=Path, default=beside, metavar="DIR", help="folder with data/ and oracles/")
-    parser.add_argument("--quick", action="store_true", help="ten pairs and few resamples")
-    parser.add_argument("--engine", default="exact", choices=sorted(bootstrap.ENGINES))
+    parser = monocytes.parser_of(__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="moments", choices=sorted(bootstrap.ENGINES))
     parser.add_argument("--resamples", type=int, help="plain ones a pair (default 1,000,000; quick 10,000)")
     parser.add_argument("--tilted", type=int, help="tilted ones a pair (default 5,000; quick 1,000)")
     args = parser.parse_args()
     args.resamples = args.resamples or (10_000 if args.quick else 1_000_000)
     args.tilted = args.tilted or (1_000 if args.quick else 5_000)
-    scent_plain.r_versions()  # ends here if there is no R
+    monocytes.r_versions()  # ends here if there is no R
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "ours").mkdir()
-        (Path(scratch) / "r").mkdir()
         print(json.dumps(run(args, Path(scratch))), flush=True)
 
 

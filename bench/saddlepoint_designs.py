@@ -23,7 +23,8 @@ import numpy as np
 
 from enhancer_dask.stats import bootstrap, poisson
 from enhancer_dask.stats.distribution import NoSaddleError
-from enhancer_dask.stats.pairfits import fit_pairs
+from enhancer_dask.stats.exact import exact_engine, make_batch
+from enhancer_dask.stats.pairfits import PairFits, fit_pairs
 from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stats.saddlepoint import saddle_pairs
 from enhancer_dask.stats.tilted import tilted
@@ -51,14 +52,16 @@ def simulate(rng: np.random.Generator) -> tuple[Any, Any, Any, dict[str, Any]]:
     return counts, is_open, z, about | {"n_covariates": z.shape[1], "spread": spread}
 
 
-def plain_p(counts: Any, is_open: Any, nuisance: Any, beta: float, n_resamples: int, seed: int) -> tuple[float, float]:
+def plain_p(data: Any, fits: PairFits, n_resamples: int, seed: int) -> tuple[float, float]:
     """p-value and standard error by plain resampling with exact refits."""
-    _, refitter = bootstrap.fit_and_prepare(counts, is_open, nuisance)
-    n, beyond, estimable = len(counts), 0, 0
+    refitter = exact_engine(make_batch(*data, fits.coefficients))
+    only, beta = np.array([0]), fits.beta[0]
+    n, beyond, estimable = data[0].shape[1], 0, 0
     block = max(1, bootstrap.BLOCK_DRAWS // n)
     for start in range(0, n_resamples, block):
         stop = min(start + block, n_resamples)
-        boot = refitter(resample_counts(n, start, stop, seed=seed, celltype="design", rung=0))[:, 0]
+        drawn = resample_counts(n, start, stop, seed=seed, celltype="design", rung=0)
+        boot = refitter(drawn, only)[0][0, :, 0]
         beyond += int(np.count_nonzero(2.0 * beta - boot <= 0.0))
         estimable += int(np.count_nonzero(~np.isnan(boot)))
     p = bootstrap.basic_p(beyond, estimable)
@@ -85,7 +88,7 @@ def one(seed: int, n_resamples: int, n_tilted: int) -> dict[str, Any] | None:
         row["p_tilted"] = row["se_tilted"] = np.nan
     if n_resamples and not (row["p_tilted"] < 1e-3):
         budget = max(10_000, int(n_resamples * min(1.0, 300 / len(counts))))
-        row["p_plain"], row["se_plain"] = plain_p(counts, is_open, nuisance, fits.beta[0], budget, seed)
+        row["p_plain"], row["se_plain"] = plain_p(data, fits, budget, seed)
     return row
 
 

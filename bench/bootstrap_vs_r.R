@@ -1,6 +1,6 @@
-# Refits of SCENT's Poisson model on resampled cells with boot::boot, timed. Called by scent_plain.py:
+# Refits of SCENT's Poisson model on resampled cells with boot::boot, timed. Called by monocytes.py:
 #
-#   Rscript scent_plain.R PAIR.csv N_RESAMPLES SEED
+#   Rscript bootstrap_vs_r.R PAIR.csv N_RESAMPLES SEED
 #
 # PAIR.csv: one row per cell, columns exprs, atac (0/1), nUMI, percent.mito. Prints one line of JSON: coefficient of
 # atac on all cells, fits made and their user CPU seconds, standard deviation of the resampled coefficients.
