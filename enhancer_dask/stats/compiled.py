@@ -20,6 +20,6 @@ FASTMATH = frozenset({"reassoc", "contract"})
 
 def compiled(function: Callable[..., Any] | None = None, *, fastmath: frozenset[str] = frozenset()) -> Any:
     """Decorator of every kernel, with or without ``fastmath`` flags of LLVM."""
-    flags = {"forceinline": bool(fastmath), "fastmath": set(fastmath) or False}
-    decorate = njit(nogil=True, cache=True, error_model="numpy", **flags)
+    flags: dict[str, Any] = {"forceinline": bool(fastmath), "fastmath": set(fastmath) or False}
+    decorate: Any = njit(nogil=True, cache=True, error_model="numpy", **flags)
     return decorate if function is None else decorate(function)

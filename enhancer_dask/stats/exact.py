@@ -67,7 +67,13 @@ def settled(indicators: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows, dtype=np.uint8 if small else np.float64)
 
 
-Refitter = Callable[[NDArray[np.integer], Ints], tuple[Floats, Ints]]
+def settled_weights(resamples: NDArray[Any]) -> NDArray[Any]:
+    """Resample counts as uint16, weights that are no counts as float64: two types that kernels are compiled for."""
+    rows = np.asarray(resamples)
+    return np.ascontiguousarray(rows, dtype=np.float64 if rows.dtype.kind == "f" else np.uint16)
+
+
+Refitter = Callable[[NDArray[Any], Ints], tuple[Floats, Ints]]
 """From resample counts, shape (R, n), and the tests wanted, shape (A,), to the coefficients of their indicators, shape
 (A, R, q), and how many of these R refits ran over all cells (all of them, unless the engine knows better), shape
 (A,)."""
@@ -97,25 +103,23 @@ def refit_marked(
                 out[a, r] = poisson.refit_weighted(design, first, watched, y, weights, offset, start[test], tolerance)
 
 
-def refit_exactly(
-    batch: Batch, resamples: NDArray[np.integer], which: Ints, marked: NDArray[np.bool_], out: Floats
-) -> None:
+def refit_exactly(batch: Batch, resamples: NDArray[Any], which: Ints, marked: NDArray[np.bool_], out: Floats) -> None:
     """Fill ``out``, shape (A, R, q), where ``marked``, shape (A, R)."""
+    weights = settled_weights(resamples)
     q = batch.peak.shape[1]
     design = np.vstack(
         [batch.nuisance.design(np.empty((len(batch.nuisance.z), 0))), np.empty((q, batch.counts.shape[1]))]
     )
     refit_marked(
         marked, which, design, batch.nuisance.watched(q), batch.counts, batch.indicators, batch.gene, batch.peak,
-        batch.nuisance.offset, batch.start, np.ascontiguousarray(resamples, dtype=np.uint16), poisson.STEP_TOLERANCE,
-        out,
+        batch.nuisance.offset, batch.start, weights, poisson.STEP_TOLERANCE, out,
     )  # fmt: skip
 
 
 def exact_engine(batch: Batch) -> Refitter:
     """Newton on all cells of every resample, warm-started at the full-sample fit."""
 
-    def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
+    def refitter(resamples: NDArray[Any], which: Ints) -> tuple[Floats, Ints]:
         shape = (len(which), len(resamples))
         out = np.empty((*shape, batch.peak.shape[1]))
         refit_exactly(batch, resamples, which, np.ones(shape, dtype=np.bool_), out)

@@ -35,7 +35,7 @@ from scipy.special import factorial
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.cell_groups import Groups, groups_of
 from enhancer_dask.stats.compiled import compiled
-from enhancer_dask.stats.exact import Batch, Floats, Ints, Refitter, refit_exactly
+from enhancer_dask.stats.exact import Batch, Floats, Ints, Refitter, refit_exactly, settled_weights
 from enhancer_dask.stats.lanes import WIDTH, certify, newton
 from enhancer_dask.stats.monomials import Monomials, monomials
 from enhancer_dask.stats.products import LANES, features_of, fill_tile, product
@@ -321,18 +321,20 @@ def moments_engine(batch: Batch) -> Refitter:
     every_cell, single = np.arange(n, dtype=np.uint32), np.zeros((len(rows) + 4, n + 4), dtype=np.float32)
     single[: len(rows), :n] = rows
 
-    def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
-        resamples = np.ascontiguousarray(resamples, dtype=np.uint16)
+    def refitter(resamples: NDArray[Any], which: Ints) -> tuple[Floats, Ints]:
+        resamples = settled_weights(resamples)
         n_resamples = len(resamples)
-        out = np.empty((len(which), n_resamples, q))
-        good = np.empty((len(which), n_resamples), dtype=np.bool_)
+        out, part = np.empty((len(which), n_resamples, q)), np.empty((len(which), LANES, q))
+        good, fine = np.empty((len(which), n_resamples), dtype=np.bool_), np.empty((len(which), LANES), dtype=np.bool_)
         tile, sums = np.empty((n, LANES), dtype=np.float32), np.empty((len(single), LANES))
         for start in range(0, n_resamples, LANES):
-            part = slice(start, min(start + LANES, n_resamples))
+            n_there = min(LANES, n_resamples - start)
             fill_tile(resamples, start, tile)
             product(single, len(rows), every_cell, tile.reshape(-1), sums)
             sharing = (shared, in_basis, sums[: len(rows)].reshape(-1))
-            _refit_tile(tile.reshape(-1), sharing, part.stop - start, which, *prepared, out[:, part], good[:, part])
+            _refit_tile(tile.reshape(-1), sharing, n_there, which, *prepared, part, fine)
+            out[:, start : start + n_there] = part[:, :n_there]
+            good[:, start : start + n_there] = fine[:, :n_there]
         marked = ~good
         refit_exactly(batch, resamples, which, marked, out)
         return out, marked.sum(axis=1)

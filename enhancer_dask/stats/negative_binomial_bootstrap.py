@@ -133,7 +133,7 @@ def batch_engine(batch: Batch) -> Refitter:
         for gene, peak, start in zip(batch.gene, batch.peak, batch.start, strict=True)
     ]
 
-    def refitter(resamples: NDArray[np.integer], which: Ints) -> tuple[Floats, Ints]:
+    def refitter(resamples: NDArray[Any], which: Ints) -> tuple[Floats, Ints]:
         return np.stack([single[test](resamples) for test in which]), np.full(len(which), len(resamples))
 
     return refitter

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.distribution import bootstrap_distribution
+from enhancer_dask.stats.exact import Refitter, exact_engine, make_batch
 
 Floats = NDArray[np.float64]
 
@@ -52,18 +53,6 @@ def weighted_counts(probabilities: Floats, start: int, stop: int, *, key: int) -
     counts = np.zeros((stop - start, n), dtype=np.uint16)
     _draw(raw, cumulated, guide, counts)
     return counts
-
-
-@compiled
-def _refit(design, first, watched, counts, prior, offset, start, drawn, unit, tolerance):
-    """Exact refits of resamples of units, shape (R, q)."""
-    out = np.empty((drawn.shape[0], design.shape[0] - first))
-    weights = np.empty(counts.size)
-    for r in range(drawn.shape[0]):
-        for i in range(counts.size):
-            weights[i] = drawn[r, unit[i]] * prior[i]
-        out[r] = poisson.refit_weighted(design, first, watched, counts, weights, offset, start, tolerance)
-    return out
 
 
 def tilted(
@@ -120,17 +109,15 @@ def tilted(
     log_tilt = np.log(saddle.tilt)
     a = np.asarray(indicators, dtype=np.float64).reshape(len(counts), -1)
     v = np.ones(1) if contrast is None else np.asarray(contrast, dtype=np.float64)
-    design, first = nuisance.design(a), 1 + nuisance.z.shape[1]
-    start = _start(design, boot.sample.design, saddle.theta)
+    start = _start(nuisance.design(a), sample.design, saddle.theta)
+    refitter, only = _refitter(counts, a, nuisance, start), np.zeros(1, dtype=np.int64)
+    plain = clusters is None and weights is None
     key = stream_key(seed, name)
     block = max(1, _BLOCK_DRAWS // sample.n_units)
     terms, lost = [], []
     for at in range(0, n_resamples, block):
         drawn = weighted_counts(saddle.tilt, at, min(at + block, n_resamples), key=key)
-        coefficients = _refit(
-            design, first, nuisance.watched(a.shape[1]), sample.counts, sample.weights, sample.offset,
-            start, drawn, sample.unit, poisson.STEP_TOLERANCE,
-        )  # fmt: skip
+        coefficients = refitter(drawn if plain else drawn[:, sample.unit] * sample.weights, only)[0][0]
         value = _combine(coefficients, v)
         # likelihood ratio: tilt / n are the probabilities, 1 / n the even ones; -r^2 / 2 is about its size in the tail
         ratio = np.exp(0.5 * saddle.r**2 - drawn @ log_tilt)
@@ -141,6 +128,12 @@ def tilted(
     tail = scale * term.mean() / (1.0 - min(scale * missing.mean(), 0.999))
     se = scale * term.std(ddof=1) / np.sqrt(n_resamples)
     return float(min(1.0, 2.0 * min(tail, max(1.0 - tail, 0.0)))), float(2.0 * se)
+
+
+def _refitter(counts: NDArray[Any], indicators: Floats, nuisance: poisson.Nuisance, start: Floats) -> Refitter:
+    """Exact refits of the one test with these indicators, shape (n, q)."""
+    peaks = np.arange(indicators.shape[1])[None]
+    return exact_engine(make_batch(counts[None], indicators.T, np.zeros(1, dtype=int), peaks, nuisance, start[None]))
 
 
 def stream_key(seed: int, name: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from scipy.stats import norm
 
 from enhancer_dask.stats import bootstrap, poisson
 from enhancer_dask.stats.distribution import NoSaddleError, bootstrap_distribution, derivatives
+from enhancer_dask.stats.exact import exact_engine, make_batch
 from enhancer_dask.stats.resampling import resample_counts
 
 R = 20_000
@@ -25,8 +26,10 @@ def resampled(counts, indicators, nuisance, contrast, *, unit=None, prior=None):
     drawn = resample_counts(n_units, 0, R, seed=5, celltype="x", rung=0).astype(float)
     weights = drawn if unit is None else drawn[:, unit]
     weights = weights if prior is None else weights * prior
-    _, refitter = bootstrap.fit_and_prepare(counts, indicators, nuisance)
-    return refitter(weights) @ contrast
+    q, only = indicators.shape[1], np.zeros(1, dtype=int)
+    start = bootstrap.start_from(poisson.fit_prepared(counts, indicators, nuisance), counts, nuisance)
+    batch = make_batch(counts[None], indicators.T, only, np.arange(q)[None], nuisance, start[None])
+    return exact_engine(batch)(weights, only)[0][0] @ contrast
 
 
 def assert_is_distribution_of(boot, values, n_sd=4.0):
