@@ -104,7 +104,7 @@ def evaluate(lanes: Lanes, theta: Tensor, terms: Terms) -> tuple[Tensor, Tensor,
     score = torch.cat([on_levels, lanes.y_z - slopes.sum(dim=1)], dim=1)
     crossed = lanes.values.mT @ slopes
     above = torch.cat([lanes.values.mT @ (mean * lanes.values), crossed], dim=2)
-    below = torch.cat([crossed.mT, curvature.sum(dim=1).view(-1, c, c)], dim=2)
+    below = torch.cat([crossed.mT, curvature.sum(dim=1).view(len(theta), c, c)], dim=2)
     return score, torch.cat([above, below], dim=1), last.squeeze(2)
 
 
