@@ -272,7 +272,8 @@ def saddle_pairs_torch(
     Returns
     -------
     SaddleTable
-        The same trust codes; p within 1e-6 of its value, near p = 1 (a coefficient below 0.01 standard errors) 1e-3.
+        The same trust codes; p within 1e-6 of its value, near p = 1 (a coefficient below 0.01 standard errors) 1e-3. A
+        peak open in one cell, never trusted, may be NO_SADDLE in one form and FEW_CELLS in the other.
 
     Raises
     ------

@@ -19,11 +19,15 @@ def compare(rna, atac, gene, peak, nuisance, **options):
     data = rna, atac, np.asarray(gene), np.asarray(peak), nuisance
     fits = fit_pairs(*data)
     want, got = saddle_pairs(*data, fits), saddle_pairs_torch(*data, fits, **options)
-    np.testing.assert_array_equal(got.trust, want.trust)
     np.testing.assert_array_equal(got.n_informative, want.n_informative)
+    # one open cell is fitted exactly: its score is rounding, and whether there is a saddle is chance; never trusted
+    flat = want.n_informative < 2
+    assert saddlepoint.TRUSTED not in [*got.trust[flat], *want.trust[flat]]
+    np.testing.assert_array_equal(got.trust[~flat], want.trust[~flat])
     for field, rtol in CLOSE.items():
         atol = 1e-12 if field == "bias" else 0  # it crosses zero
-        np.testing.assert_allclose(getattr(got, field), getattr(want, field), rtol=rtol, atol=atol, err_msg=field)
+        ours, theirs = getattr(got, field)[~flat], getattr(want, field)[~flat]
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol, err_msg=field)
     return want
 
 
