@@ -94,7 +94,7 @@ def test_saddle_pairs_torch__far_tails():
 
 
 def test_saddle_pairs_torch__no_effect_at_all():
-    # beta is zero to rounding: the cut-off is moved by 1e-5 standard errors, and 1/u - 1/r enlarges the 1e-9 to 1e-8 of u
+    # beta is zero to rounding: the cut-off moves by 1e-5 standard errors, and 1/u - 1/r enlarges the 1e-9 to 1e-8 of u
     # that Newton leaves to 1e-4 to 1e-3, in either form
     counts, peak = np.tile([1, 1, 2, 2], 300)[None], np.tile([0, 1], 600)[None]
     data = counts, peak, np.array([0]), np.array([0]), poisson.make_nuisance(np.empty((1_200, 0)))
