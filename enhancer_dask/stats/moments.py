@@ -118,6 +118,45 @@ def _degrees(batch: Batch, centres: Centres, groups: Groups, largest_z: Floats, 
     return np.where(usable, degree, EXACT).astype(np.int64)
 
 
+class Plan(NamedTuple):
+    """What is settled once for a batch, whoever computes the products; c' covariates are continuous."""
+
+    z: Floats
+    """Continuous covariates, shape (c', n)."""
+    centres: Centres
+    """Fits of the genes without peaks."""
+    groups: Groups
+    """Cells by dummies and indicators."""
+    degree: Ints
+    """Degree of the expansion for each test, shape (T,); ``EXACT`` where it does not serve."""
+    start: Floats
+    """First (delta, d) of Newton: intercept, dummies, indicators, slopes of ``z``; shape (T, p + c')."""
+    largest_z: Floats
+    """Largest absolute value of each row of ``z``, shape (c',)."""
+    first: int
+    """Place of the first indicator in (delta, d)."""
+
+    @property
+    def monomials(self) -> Monomials:
+        """Terms up to the highest degree of a test."""
+        return monomials(len(self.z), max(0, int(self.degree.max(initial=0))))
+
+
+def prepare(batch: Batch) -> Plan:
+    """Fit the genes without peaks, group the cells, choose the degrees."""
+    two_valued, k, q = batch.nuisance.two_valued, 1 + batch.nuisance.z.shape[1], batch.peak.shape[1]
+    discrete, continuous = np.flatnonzero(two_valued), np.flatnonzero(~two_valued)
+    z = np.ascontiguousarray(batch.nuisance.z[:, continuous].T)
+    centres, groups = _centres(batch, 1 + continuous), groups_of(batch)
+    from_centre = batch.start.copy()
+    from_centre[:, :k] -= centres.coefficients[batch.gene]
+    largest_z = np.abs(z).max(axis=1, initial=0.0)
+    degree = _degrees(batch, centres, groups, largest_z, from_centre[:, 1 + continuous])
+    order = np.concatenate([[0], 1 + discrete, np.arange(k, k + q), 1 + continuous])
+    start = np.ascontiguousarray(from_centre[:, order])
+    return Plan(z, centres, groups, degree, start, largest_z, 1 + len(discrete))
+
+
 def _table(table: Monomials) -> tuple[Ints, Ints, Ints, Ints]:
     """Exponents, parent and axis of the terms, and which moment goes with power m in the value and each derivative."""
     n_terms, c = table.exponents.shape
@@ -299,24 +338,15 @@ def moments_engine(batch: Batch) -> Refitter:
 
     Covariates of two values (dummies), indicators and their products are taken exactly, by groups of cells.
     """
-    z_all, two_valued = batch.nuisance.z, batch.nuisance.two_valued
-    z, discrete = np.ascontiguousarray(z_all[:, ~two_valued].T), np.flatnonzero(two_valued)
-    continuous = np.flatnonzero(~two_valued)
-    n, c, k = z.shape[1], len(z), 1 + z_all.shape[1]
-    centres = _centres(batch, 1 + continuous)
-    groups = groups_of(batch)
-    from_centre = batch.start.copy()
-    from_centre[:, :k] -= centres.coefficients[batch.gene]
-    largest_z = np.abs(z).max(axis=1, initial=0.0)
-    degree = _degrees(batch, centres, groups, largest_z, from_centre[:, 1 + continuous])
-    table = monomials(c, max(0, int(degree.max(initial=0))))
-    rows = basis(z, batch.nuisance.offset, LANES) if not len(discrete) else np.empty((0, n))
-    shared, in_basis = _sharing(centres, z, rows, degree, batch.gene, _table(table), table.n_terms)
-    q = batch.peak.shape[1]
-    order = np.concatenate([[0], 1 + discrete, np.arange(k, k + q), 1 + continuous])
+    plan = prepare(batch)
+    z, mean, degree = plan.z, plan.centres.mean, plan.degree
+    n, q = z.shape[1], batch.peak.shape[1]
+    terms, n_terms_to = _table(plan.monomials), plan.monomials.n_terms
+    rows = basis(z, batch.nuisance.offset, LANES) if plan.first == 1 else np.empty((0, n))  # 1: there are no dummies
+    shared, in_basis = _sharing(plan.centres, z, rows, degree, batch.gene, terms, n_terms_to)
     prepared = (
-        batch.gene, batch.counts, centres.mean, z, tuple(groups), degree, np.ascontiguousarray(from_centre[:, order]),
-        _table(table), table.n_terms, largest_z, 1 + len(discrete),
+        batch.gene, batch.counts, mean, z, tuple(plan.groups), degree, plan.start, terms, n_terms_to, plan.largest_z,
+        plan.first,
     )  # fmt: skip
     every_cell, single = np.arange(n, dtype=np.uint32), np.zeros((len(rows) + 4, n + 4), dtype=np.float32)
     single[: len(rows), :n] = rows

@@ -56,9 +56,9 @@ from enhancer_dask.stats.tails import root, two_sided_all
 
 Floats = NDArray[np.float64]
 
-_MAX_STEPS, _LONGEST_STEP = 12, 2.0
-_STEP_TOLERANCE = 1e-4  # the error left is about its square
-_PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
+MAX_STEPS, LONGEST_STEP = 12, 2.0
+STEP_TOLERANCE = 1e-4  # the error left is about its square
+PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
 # Where the cut-off is beta itself, 1/u - 1/r is 0/0; moved by this many standard errors, the tail moves by less.
 NEAREST = 1e-5
 
@@ -201,18 +201,18 @@ def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small,
     """Newton from (tau, gamma) at the cut-off ``coef[-1]``, in place; K there, NaN if it does not settle."""
     p = tau.size
     settled = False
-    for _ in range(_MAX_STEPS):
+    for _ in range(MAX_STEPS):
         k_value = _derivatives(rows, cells, opened, counts, offset, coef, tau, work, d)
         if not _newton_step(d, small, step_tau, step_gamma):
             return np.nan
         if settled:
             return k_value
         size, length = _largest(step_tau), _largest(step_gamma)
-        if not (length < _LONGEST_STEP and size < np.inf):
+        if not (length < LONGEST_STEP and size < np.inf):
             return np.nan
         tau += step_tau
         coef[: p - 1] += step_gamma
-        settled = size < _STEP_TOLERANCE * _largest(tau) and length < _STEP_TOLERANCE
+        settled = size < STEP_TOLERANCE * _largest(tau) and length < STEP_TOLERANCE
     return np.nan
 
 
@@ -334,7 +334,7 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
     distance = fit[p - 1]
     if abs(distance) < NEAREST * sd:
         distance = math.copysign(NEAREST * sd, distance)
-    for pieces in _PIECES:
+    for pieces in PIECES:
         tau[:] = slope_tau * (distance / pieces)
         coef[: p - 1] = fit[: p - 1] + slope_gamma * (distance / pieces)
         k_value = 0.0
@@ -417,6 +417,11 @@ def saddle_pairs(
     table = np.full((len(gene), 6), np.nan)
     informative, found = np.zeros(len(gene), dtype=np.int64), np.zeros(len(gene), dtype=np.bool_)
     _saddle_pairs(rows, nuisance.offset, rna, atac, gene, peak, fits.coefficients, table, informative, found)
+    return table_of(table, informative, found, fits)
+
+
+def table_of(table: Floats, informative: NDArray[np.int64], found: NDArray[np.bool_], fits: PairFits) -> SaddleTable:
+    """P-values and trust from r, u, effective cells, sd, bias, leverage of each pair, shape (L, 6); overwrites them."""
     table[~found] = np.nan
     p, effective, sd, bias = two_sided_all(table[:, :2]), table[:, 2].copy(), table[:, 3].copy(), table[:, 4].copy()
     leverage = table[:, 5].copy()

@@ -14,7 +14,7 @@ from enhancer_dask.stats.compiled import compiled
 
 LOG_SQRT_2_PI = 0.9189385332046728
 SMALLEST_P = 2.2250738585072014e-308
-_SMALL_ROOT = 0.1
+SMALL_ROOT = 0.1
 
 
 @compiled
@@ -46,7 +46,7 @@ def log_tail(r, u):
 def root(k_value, n, m1, m2, m3, m4):
     """sqrt(-2 K) at the saddle; where it is small K is lost in rounding, and its cumulants are summed instead."""
     plain = math.sqrt(max(0.0, -2.0 * k_value))
-    if plain > _SMALL_ROOT:
+    if plain > SMALL_ROOT:
         return plain
     # K(1) of K(s) = K(s tau): integrate s K''(s) with K'' expanded at s = 1
     k1, k2, k3, k4 = m1, m2 - m1 * m1 / n, m3, m4 - 3.0 * m2 * m2 / n
