@@ -140,7 +140,7 @@ def scent(
         str, typer.Option("--p", help="p-values: saddle (no resampling), ladder (SCENT's), or both.")
     ] = "both",
     engine: Annotated[
-        str, typer.Option(help="Refit engine of the ladder: moments, or exact (the reference).")
+        str, typer.Option(help="Refit engine of the ladder: moments, moments-cuda (GPU) or exact (the reference).")
     ] = "moments",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same table.")] = 0,
     binarise: Annotated[

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from enhancer_dask.errors import InputError
 from enhancer_dask.stats import negative_binomial, negative_binomial_bootstrap, poisson, saddlepoint
 from enhancer_dask.stats import negative_binomial_saddle as nb_saddle
 from enhancer_dask.stats.bootstrap import ENGINES
@@ -117,7 +118,11 @@ class Poisson:
     def refitter(self, pairs: Pairs, fits: Fits, engine: str) -> Refitter:
         """An engine of :data:`~enhancer_dask.stats.bootstrap.ENGINES`."""
         start = np.where(np.isfinite(fits.coefficients), fits.coefficients, 0.0)
-        return ENGINES[engine](make_batch(pairs.counts, pairs.peaks, pairs.gene, pairs.peak, pairs.nuisance, start))
+        batch = make_batch(pairs.counts, pairs.peaks, pairs.gene, pairs.peak, pairs.nuisance, start)
+        try:
+            return ENGINES[engine](batch)
+        except (ImportError, ValueError) as err:  # no torch, or no such device on this worker
+            raise InputError(f"engine {engine!r}: {err}") from err
 
 
 class NegativeBinomial:

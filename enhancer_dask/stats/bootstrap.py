@@ -7,6 +7,7 @@ takes resample counts and returns the coefficients of the tests' indicators. The
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,13 @@ from enhancer_dask.stats import poisson
 from enhancer_dask.stats.exact import Engine, Floats, Ints, Refitter, exact_engine, make_batch
 from enhancer_dask.stats.moments import moments_engine
 from enhancer_dask.stats.products import LANES
+from enhancer_dask.stats.torch_moments import moments_engine_torch
 
-ENGINES: dict[str, Engine] = {"moments": moments_engine, "exact": exact_engine}
+ENGINES: dict[str, Engine] = {
+    "moments": moments_engine,
+    "exact": exact_engine,
+    "moments-cuda": partial(moments_engine_torch, device="cuda", memory=2**31),
+}
 
 
 class Rung(NamedTuple):

@@ -166,9 +166,22 @@ def _score(moment, n_terms, n_last, y, y_z, values, theta, table, group, score, 
 
 
 @compiled
+def _keep(rows, moving, kept):
+    """Copy the lanes that still move."""
+    for row in range(rows.shape[0]):
+        for b in range(uint64(WIDTH)):
+            kept[uint64(row), b] = rows[uint64(row), b] if moving[b] else kept[uint64(row), b]
+
+
+@compiled
 def newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, good):
-    """Newton in every lane until it has converged; a lane's steps do not depend on its neighbours."""
+    """Newton in every lane until it has converged.
+
+    A lane's result does not depend on its neighbours: where it stops moving, ``theta``, and in ``group`` and ``info`` (as
+    Cholesky factor) what its last step saw, stay.
+    """
     lanes = uint64(WIDTH)
+    now, factor = np.empty_like(group), np.empty_like(info)
     size = theta.shape[0]
     c = size - values.shape[1]
     score, largest = np.empty((size, WIDTH)), np.empty(WIDTH)
@@ -176,10 +189,12 @@ def newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, g
     moving = np.ones(WIDTH, dtype=np.bool_)
     for _ in range(MAX_STEPS):
         _score(
-            moment, n_terms, n_last, y, y_z, values, theta, table, group, score, info, power, hessian, work
+            moment, n_terms, n_last, y, y_z, values, theta, table, now, score, factor, power, hessian, work
         )  # fmt: skip
-        _factor(info, size, good)
-        _solve(info, size, score)
+        _factor(factor, size, good)
+        _solve(factor, size, score)
+        _keep(now.reshape(-1, WIDTH), moving, group.reshape(-1, WIDTH))
+        _keep(factor.reshape(-1, WIDTH), moving, info.reshape(-1, WIDTH))
         largest[:] = 0.0
         for j in range(size):
             for b in range(lanes):

@@ -255,7 +255,7 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
     [
         ({"celltype": "C"}, "no cell is of type 'C'; types are: A, B"),
         ({"celltype": []}, "no cell type given"),
-        ({"engine": "fast"}, "engine 'fast' is unknown; choose from moments, exact"),
+        ({"engine": "fast"}, "engine 'fast' is unknown; choose from moments, exact, moments-cuda"),
         ({"covariates": "log(nUMI),batch"}, "covariate 'batch' is not a column"),
         ({"offset": "log(batch)"}, "covariate 'batch' is not a column"),
         ({"chunk_pairs": 0}, "chunk_pairs is 0; want 1 or more"),
@@ -457,3 +457,11 @@ def test_scent__negative_binomial_matches_r_glm_nb(oracle, tiles_store):
 def test_scent__bad_options_are_named(store, pairs, change, message):
     with pytest.raises(InputError, match=message):
         scent(store, pairs, **change, progress=False)
+
+
+def test_scent__an_engine_that_this_machine_lacks_is_named(store, pairs):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ChunkError, match="engine 'moments-cuda': device 'cuda': torch sees 0 GPUs"):
+        scent(store, pairs, p="ladder", engine="moments-cuda", progress=False)
