@@ -177,8 +177,8 @@ def _keep(rows, moving, kept):
 def newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, good):
     """Newton in every lane until it has converged.
 
-    A lane's result does not depend on its neighbours: where it stops moving, ``theta``, and in ``group`` and ``info`` (as
-    Cholesky factor) what its last step saw, stay.
+    A lane's result does not depend on its neighbours: where it stops moving, its ``theta`` and what its last step saw
+    (``group``, and ``info`` as Cholesky factor) stay as they are.
     """
     lanes = uint64(WIDTH)
     now, factor = np.empty_like(group), np.empty_like(info)

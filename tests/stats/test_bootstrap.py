@@ -41,7 +41,7 @@ def test_refit__matches_r_on_fixed_resamples(shared, oracle, celltype_arrays, en
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_refit__equals_a_fit_of_the_expanded_rows(engine, data):
-    n = data.draw(st.integers(1, 25))
+    n = data.draw(st.sampled_from([1, *range(3, 26)]))  # with 2 cells a covariate is a dummy
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     counts = rng.poisson(data.draw(st.sampled_from([0.0, 0.1, 1.0, 30.0])), n)
     peak = rng.random(n) < data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
