@@ -36,7 +36,15 @@ from scipy import sparse
 from scipy.special import ndtri
 
 from enhancer_dask.io.ingest import ingest
+from enhancer_dask.links import pair_tests, work
+from enhancer_dask.links.pair_tests import Options
 from enhancer_dask.links.scent import scent
+from enhancer_dask.links.work import make_request
+from enhancer_dask.stats import moments, products
+from enhancer_dask.stats.exact import make_batch
+from enhancer_dask.stats.pairfits import fit_pairs
+from enhancer_dask.stats.poisson import make_nuisance
+from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stores import MultiomeStore
 
 Floats = NDArray[np.float64]
@@ -117,14 +125,14 @@ def simulate(shared: Path, rng: np.random.Generator) -> tuple[mudata.MuData, pd.
 def warm_up(client: Client, store: Path, pairs: pd.DataFrame) -> float:
     """Compile, or load what an earlier process compiled, in both workers."""
 
-    def work(path: str, few: pd.DataFrame) -> None:
+    def compile_all(path: str, few: pd.DataFrame) -> None:
         from enhancer_dask.links.scent import scent as local
 
         local(path, few, progress=False)
 
     begin = time.perf_counter()
     for worker in client.scheduler_info()["workers"]:  # one after the other: the second finds the cache
-        client.submit(work, str(store), pairs, workers=[worker], pure=False).result()
+        client.submit(compile_all, str(store), pairs, workers=[worker], pure=False).result()
     return time.perf_counter() - begin
 
 
@@ -142,30 +150,76 @@ def mix(p: pd.Series) -> list[float]:
     return [round(float((p < level).mean()), 4) for level in LEVELS]
 
 
-def shares(store: Path, pairs: pd.DataFrame, links: pd.DataFrame) -> dict[str, float]:
-    """Where the CPU time of the ladder goes: the pieces of a chunk, timed one by one."""
-    from enhancer_dask.links import pair_tests
-    from enhancer_dask.stats import bootstrap, moments, resampling
+def shares(store: Path, pairs: pd.DataFrame, n_pairs: int = 4_096) -> dict[str, float]:
+    """Where the time of the ladder goes: the stages of one chunk, timed in this process.
 
-    spent = dict.fromkeys(("drawing", "product", "refits"), 0.0)
+    ``product`` is the share of the tile kernel that a stand-in without Newton takes: the products over the open cells
+    of the chunk's tested pairs, called one by one on one tile.
+    """
+    data, seconds = MultiomeStore(store), dict.fromkeys(("reading", "drawing", "refits", "writing"), 0.0)
 
-    def timed(name: str, function: Any) -> Any:
+    def timed(name: str, module: Any, function: str) -> None:
+        original = getattr(module, function)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter()
-            result = function(*args, **kwargs)
-            spent[name] += time.perf_counter() - begin
+            result = original(*args, **kwargs)
+            seconds[name] += time.perf_counter() - begin
             return result
 
-        return call
+        setattr(module, function, call)
 
-    del bootstrap, resampling, pairs, links
-    genes = np.arange(0, 8)
-    data = MultiomeStore(store)
+    request = make_request(
+        data, pairs, [CELLTYPE], covariates=("log(nUMI)", "percent.mito"), offset=None, options=Options(p="ladder")
+    )
+    block = work.Block.of(request, CELLTYPE, slice(0, n_pairs))
+    work.scent_chunk(work.Block.of(request, CELLTYPE, slice(0, 20)))  # compiled by now
+    timed("reading", work, "_load")
+    timed("drawing", pair_tests, "resample_counts")
+    timed("drawing", moments, "fill_tile")
+    timed("refits", moments, "_refit_tile")
     begin = time.perf_counter()
-    data.counts("rna", genes, CELLTYPE)
-    reading = time.perf_counter() - begin
-    del moments, pair_tests, reading, timed
-    return {}
+    table = work.scent_chunk(block)
+    total = time.perf_counter() - begin
+    begin = time.perf_counter()
+    table.to_parquet(store.parent / "shares.parquet")
+    seconds["writing"] = time.perf_counter() - begin
+    total += seconds["writing"]
+    part = products_alone(data, request, n_pairs)
+    seconds["product"] = seconds["refits"] * part
+    seconds["newton"] = seconds.pop("refits") - seconds["product"]
+    seconds["other"] = total - sum(seconds.values())
+    return {name: round(value / total, 3) for name, value in seconds.items()}
+
+
+def products_alone(data: MultiomeStore, request: work.Request, n_pairs: int) -> float:
+    """Share of the products over open cells in the time of the tile kernel."""
+    loaded = work._load(data, work.Block.of(request, CELLTYPE, slice(0, n_pairs)))
+    nuisance = make_nuisance(loaded.covariates)
+    counts, peaks = loaded.rna.astype(float), (loaded.atac > 0).astype(np.uint8)
+    fits = fit_pairs(counts, peaks, loaded.gene, loaded.peak, nuisance)
+    rows = np.flatnonzero(np.isfinite(fits.coefficients).all(axis=1))
+    batch = make_batch(counts, peaks, loaded.gene[rows], loaded.peak[rows], nuisance, fits.coefficients[rows])
+    draws = resample_counts(counts.shape[1], 0, products.LANES, seed=0, celltype="x", rung=0)
+    refitter, which = moments.moments_engine(batch), np.arange(len(rows))
+    refitter(draws, which)
+    begin = time.perf_counter()
+    refitter(draws, which)
+    whole = time.perf_counter() - begin
+    plan, n = moments.prepare(batch), counts.shape[1]
+    terms, tile = plan.monomials, np.empty((n, products.LANES), dtype=np.float32)
+    products.fill_tile(draws, 0, tile)
+    scratch, features = np.empty((96, n + 4)), np.zeros((96, n + 4), dtype=np.float32)
+    out, groups = np.empty((96, products.LANES)), plan.groups
+    begin = time.perf_counter()
+    for test in which[plan.degree >= 0]:
+        first = groups.first[groups.of_test[test]]
+        cells = groups.cells[groups.bounds[first + 1] : groups.bounds[first + 2]]
+        n_terms = terms.n_terms[plan.degree[test]]
+        mean = plan.centres.mean[batch.gene[test]]
+        products.features_of(mean, plan.z, cells, n_terms, terms.parent, terms.axis, scratch, features)
+        products.product(features, n_terms + 1, cells, tile.reshape(-1), out)
+    return (time.perf_counter() - begin) / whole
 
 
 def main() -> None:
@@ -187,12 +241,8 @@ def main() -> None:
             del data
         pairs = pd.read_parquet(pairs_file)
         if args.pairs:
-            last = pairs["gene"].unique()
-            pairs = pairs[
-                pairs["gene"].isin(
-                    last[: np.searchsorted(pairs.groupby("gene", sort=False).size().cumsum(), args.pairs) + 1]
-                )
-            ]
+            sizes_so_far = pairs.groupby("gene", sort=False).size().cumsum()
+            pairs = pairs[pairs["gene"].isin(sizes_so_far.index[: np.searchsorted(sizes_so_far, args.pairs) + 1])]
         out: dict[str, Any] = {"bench": "genome_scale", "pairs": len(pairs), "cells": 2597}
         with (
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
@@ -212,6 +262,8 @@ def main() -> None:
                 out["refits"], out["exact"] = int(links["n_refits"].sum()), int(links["n_exact"].sum())
                 out["refits_per_s"] = round(out["refits"] / out["wall_s"])
             out["driver_rss_gib"], out["worker_rss_gib"] = (round(value, 2) for value in peak_rss(client))
+        if not args.skip_ladder:
+            out["shares"] = shares(store, pairs)
     print(json.dumps(out))
 
 
