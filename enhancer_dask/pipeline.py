@@ -15,7 +15,7 @@ from enhancer_dask.config import RunConfig, load_config
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import write_tsv
 from enhancer_dask.links.candidates import candidates
-from enhancer_dask.links.scent import scent
+from enhancer_dask.links.scent import n_below, scent
 from enhancer_dask.stats.bootstrap import up_to
 
 Say = Callable[[str], None]
@@ -35,10 +35,10 @@ class PipelineResult:
     """Candidate pairs."""
     n_tested: int
     """Rows of the links that were tested."""
-    n_links: int
-    """Rows with fdr < 0.1, on the ladder's p-values."""
-    n_links_saddle: int
-    """Rows with fdr_saddle < 0.1, on the saddlepoint's."""
+    n_links: int | None
+    """Rows with fdr < 0.1, on the ladder's p-values; None if it was not climbed."""
+    n_links_saddle: int | None
+    """Rows with fdr_saddle < 0.1, on the saddlepoint's; None if not computed."""
 
     def asdict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -121,6 +121,6 @@ def summarise(store: Path, pairs: Path, links_path: Path, n_pairs: int, links: p
         str(links_path),
         n_pairs if n_pairs >= 0 else len(links) // n_types,
         int((links["status"] == "tested").sum()),
-        int((links["fdr"] < 0.1).sum()),
-        int((links["fdr_saddle"] < 0.1).sum()),
+        n_below(links["fdr"]),
+        n_below(links["fdr_saddle"]),
     )

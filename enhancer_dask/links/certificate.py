@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.distribution import NoSaddleError
 from enhancer_dask.stats.tilted import tilted
@@ -26,10 +27,10 @@ class Agreement:
     """How p_saddle agrees with p_tilted over the certified pairs."""
 
     n_pairs: int
-    """Pairs with both values."""
-    median_abs_log_ratio: float
+    """Pairs where the saddlepoint is trusted and p_tilted is above 0."""
+    median_abs_log_ratio: float | None
     """Of p_saddle / p_tilted, natural log; holds the Monte-Carlo error of p_tilted."""
-    max_abs_log_ratio: float
+    max_abs_log_ratio: float | None
     """The largest."""
     n_apart: int
     """Pairs whose values differ by more than 7% and three Monte-Carlo errors."""
@@ -43,9 +44,9 @@ def agreement(links: pd.DataFrame) -> Agreement | None:
     """Compare the columns p_saddle and p_tilted of a table of links; None if nothing was certified."""
     if "p_tilted" not in links:
         return None
-    rows = links[links["p_tilted"].notna() & (links["p_tilted"] > 0) & (links["saddle_status"] == "trusted")]
+    rows = links[links["p_tilted"].notna() & (links["p_tilted"] > 0) & (links["saddle_status"] == TRUSTED)]
     if rows.empty:
-        return None
+        return Agreement(0, None, None, 0)
     ratio = np.abs(np.log(rows["p_saddle"] / rows["p_tilted"]))
     apart = np.abs(rows["p_saddle"] - rows["p_tilted"]) > CLOSE * rows["p_tilted"] + SIGMAS * rows["se_p_tilted"]
     return Agreement(len(rows), float(ratio.median()), float(ratio.max()), int(apart.sum()))

@@ -161,7 +161,8 @@ def _climb(table: pd.DataFrame, rows: Ints, data: Pairs, fits: Fits, celltype: s
     _enter(
         table, rows, boot_basic_p=found.p, n_resamples=found.n_resamples, n_refits=found.n_refits, n_exact=found.n_exact
     )
-    table.loc[rows[np.isnan(found.p)], "status"] = "no resample estimable"
+    lost = rows[np.isnan(found.p) & (table.loc[rows, "saddle_status"] != TRUSTED).to_numpy()]
+    table.loc[lost, "status"] = "no resample estimable"
 
 
 def _too_rare(gene_ok: NDArray[np.bool_], peak_ok: NDArray[np.bool_], min_fraction: float) -> NDArray[Any]:

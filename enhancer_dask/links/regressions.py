@@ -14,6 +14,7 @@ from enhancer_dask.stats import negative_binomial_saddle as nb_saddle
 from enhancer_dask.stats.bootstrap import ENGINES
 from enhancer_dask.stats.exact import Refitter, make_batch
 from enhancer_dask.stats.pairfits import PairFits, fit_pairs
+from enhancer_dask.stats.tensors import NoDeviceError, NoTorchError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -121,7 +122,7 @@ class Poisson:
         batch = make_batch(pairs.counts, pairs.peaks, pairs.gene, pairs.peak, pairs.nuisance, start)
         try:
             return ENGINES[engine](batch)
-        except (ImportError, ValueError) as err:  # no torch, or no such device on this worker
+        except (NoTorchError, NoDeviceError) as err:
             raise InputError(f"engine {engine!r}: {err}") from err
 
 

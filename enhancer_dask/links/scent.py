@@ -20,14 +20,14 @@ import pandas as pd
 from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
-from enhancer_dask.io.files import remove_leftovers
+from enhancer_dask.io.files import remove_at_once, remove_leftovers
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import check_pairs, check_params, output_table, read_meta, read_pairs
 from enhancer_dask.links.certificate import agreement
 from enhancer_dask.links.covariates import parse_terms, read_covariates, read_offset
 from enhancer_dask.links.pair_tests import P_VALUES, REGRESSIONS, Options, PValues, Regression
 from enhancer_dask.links.regressions import TRUSTED
-from enhancer_dask.links.work import Certify, Request, make_request, plan, result_params, run_request
+from enhancer_dask.links.work import Certify, Request, certificate_parts, make_request, plan, result_params, run_request
 from enhancer_dask.stats import poisson
 from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung
 from enhancer_dask.stores import MultiomeStore
@@ -160,13 +160,21 @@ def _finish(
     params = result_params(request, certify)
     if overwrite:
         chunks.discard(plan(request, out.with_name(f"{out.name}.parts"), chunk_pairs), out, params)
+    certificate = certificate_parts(out)
     if out.exists():
+        remove_at_once(certificate)
         check_params(out, read_meta(out).get("params", {}), params)
         return pd.read_parquet(out)
     remove_leftovers(out)
     with client_or_threads(client) as running:
         run_request(request, out, chunk_pairs, certify, running, progress=progress)
+    remove_at_once(certificate)
     return pd.read_parquet(out)
+
+
+def n_below(fdr: pd.Series, level: float = 0.1) -> int | None:
+    """Discoveries at an FDR level; None if that p-value was not computed."""
+    return int((fdr < level).sum()) if fdr.notna().any() else None
 
 
 def summary(links: pd.DataFrame) -> dict[str, Any]:
@@ -175,8 +183,8 @@ def summary(links: pd.DataFrame) -> dict[str, Any]:
     doubtful = links.loc[~links["saddle_status"].isin(["", TRUSTED]), "saddle_status"].value_counts()
     values: dict[str, Any] = {
         "n_pairs": len(links),
-        "n_fdr_10": int((links["fdr"] < 0.1).sum()),
-        "n_fdr_saddle_10": int((links["fdr_saddle"] < 0.1).sum()),
+        "n_fdr_10": n_below(links["fdr"]),
+        "n_fdr_saddle_10": n_below(links["fdr_saddle"]),
         "n_refits": int(links["n_refits"].sum()),
         "n_exact": int(links["n_exact"].sum()),
         "status": status,
@@ -190,8 +198,8 @@ def _chunk_pairs(store: MultiomeStore, types: Sequence[str], n_pairs: int) -> in
     """Pairs per chunk, a function of the data alone: a run goes on with the same chunks on another cluster."""
     cells = [store.cells_of(celltype) for celltype in types]
     most_cells = max(int(part.stop - part.start) for part in cells)
-    wanted = min(LARGEST_CHUNK, CHUNK_COUNTS // max(1, most_cells), n_pairs * len(types) // CHUNKS_WANTED)
-    return max(LEAST_CHUNK, wanted)
+    wanted = min(LARGEST_CHUNK, max(LEAST_CHUNK, n_pairs * len(types) // CHUNKS_WANTED))
+    return max(1, min(wanted, CHUNK_COUNTS // max(1, most_cells)))
 
 
 def _python_warning(message: str) -> None:
@@ -209,6 +217,8 @@ def _check_options(options: Options, certify: Certify, chunk_pairs: int | None) 
         raise InputError(f"min_fraction is {options.min_fraction}; want a share from 0 to below 1")
     if chunk_pairs is not None and chunk_pairs < 1:
         raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
+    if not options.ladder:
+        raise InputError("the ladder has no rung; want at least one")
     if certify.n < 0 or certify.below < 0.0:
         raise InputError(f"certify is {certify.n} and {certify.below:g}; want 0 or more")
     if certify.wanted and (options.p == "ladder" or options.regression != "poisson"):

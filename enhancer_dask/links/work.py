@@ -22,6 +22,7 @@ from enhancer_dask.links.candidates import signed_distance
 from enhancer_dask.links.certificate import certify_block, choose
 from enhancer_dask.links.covariates import read_covariates, read_offset
 from enhancer_dask.links.pair_tests import Options, indicators_of, scent_block
+from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.stats.poisson import make_nuisance
 from enhancer_dask.stores import MultiomeStore
 
@@ -275,6 +276,11 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return out
 
 
+def certificate_parts(out: Path) -> Path:
+    """Where the parts of a table's certificate are."""
+    return out.with_name(f"{out.name}.certificate.parts")
+
+
 def run_request(
     request: Request, out: Path, chunk_pairs: int, certify: Certify, client: Client, *, progress: bool
 ) -> None:
@@ -282,10 +288,12 @@ def run_request(
     work = plan(request, out.with_name(f"{out.name}.parts"), chunk_pairs)
     chunks.run(work, client, progress=progress)
     more = adjusted_per_celltype(work)
+    if request.options.p == "saddle":  # the ladder's p-values of the doubtful pairs alone are no family of tests
+        more["fdr"] = np.full(len(more["fdr"]), np.nan)
     if certify.wanted:
-        p_saddle = np.concatenate([part["p_saddle"].to_numpy() for part in chunks.tables(work, ["p_saddle"])])
+        p_saddle = _trusted_p(work)
         rows = choose(p_saddle, n=certify.n, below=certify.below, seed=request.options.seed)
-        certificate = plan_certificate(request, rows, certify, out.with_name(f"{out.name}.certificate.parts"))
+        certificate = plan_certificate(request, rows, certify, certificate_parts(out))
         chunks.discard_parts(certificate)  # those of another choice of pairs
         chunks.run(certificate, client, progress=progress)
         more |= _certified(certificate, len(p_saddle))
@@ -296,8 +304,12 @@ def run_request(
         return table.select([*COLUMNS, *(CERTIFICATE_COLUMNS if certify.wanted else ())])
 
     chunks.merge(work, out, finish, params=result_params(request, certify))
-    if certify.wanted:
-        chunks.forget(certificate)
+
+
+def _trusted_p(work: chunks.Work) -> Floats:
+    """p_saddle of all rows in order, NaN where it is not the saddlepoint's."""
+    parts = [part.to_pandas() for part in chunks.tables(work, ["p_saddle", "saddle_status"])]
+    return np.concatenate([part["p_saddle"].where(part["saddle_status"] == TRUSTED).to_numpy() for part in parts])
 
 
 def result_params(request: Request, certify: Certify) -> dict[str, Any]:

@@ -68,9 +68,12 @@ def settled(indicators: NDArray[Any]) -> NDArray[Any]:
 
 
 def settled_weights(resamples: NDArray[Any]) -> NDArray[Any]:
-    """Resample counts as uint16, weights that are no counts as float64: two types that kernels are compiled for."""
+    """Resample counts as uint16 where they fit, other weights as float64: two types that kernels are compiled for."""
     rows = np.asarray(resamples)
-    return np.ascontiguousarray(rows, dtype=np.float64 if rows.dtype.kind == "f" else np.uint16)
+    if rows.dtype == np.uint16:
+        return np.ascontiguousarray(rows)
+    small = rows.dtype.kind in "bui" and rows.min(initial=0) >= 0 and rows.max(initial=0) <= np.iinfo(np.uint16).max
+    return np.ascontiguousarray(rows, dtype=np.uint16 if small else np.float64)
 
 
 Refitter = Callable[[NDArray[Any], Ints], tuple[Floats, Ints]]

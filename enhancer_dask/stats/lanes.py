@@ -71,8 +71,8 @@ def _powers(theta, p, n_terms, exponents, parent, axis, power):
 
 
 @compiled
-def _factor(info, size, good):
-    """Cholesky factor of ``info``, shape (size, size, WIDTH), in its lower triangle; marks lanes without one."""
+def _factor(info, size, moving, good):
+    """Cholesky factor of ``info``, (size, size, WIDTH), in its lower triangle; unmarks moving lanes without one."""
     lanes = uint64(WIDTH)
     pivot = np.empty(WIDTH)
     for j in range(size):
@@ -83,7 +83,7 @@ def _factor(info, size, good):
                 pivot[b] -= info[j, m, b] * info[j, m, b]
         for b in range(lanes):
             fine = pivot[b] > poisson.ALIAS_TOLERANCE * info[j, j, b]
-            good[b] = good[b] and fine
+            good[b] = good[b] and (fine or not moving[b])
             pivot[b] = np.sqrt(pivot[b]) if fine else 1.0
             info[j, j, b] = pivot[b]
         for i in range(j + 1, size):
@@ -191,7 +191,7 @@ def newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, g
         _score(
             moment, n_terms, n_last, y, y_z, values, theta, table, now, score, factor, power, hessian, work
         )  # fmt: skip
-        _factor(factor, size, good)
+        _factor(factor, size, moving, good)
         _solve(factor, size, score)
         _keep(now.reshape(-1, WIDTH), moving, group.reshape(-1, WIDTH))
         _keep(factor.reshape(-1, WIDTH), moving, info.reshape(-1, WIDTH))
@@ -202,7 +202,7 @@ def newton(moment, n_terms, n_last, y, y_z, values, theta, table, group, info, g
                 theta[j, b] += score[j, b] if moving[b] and good[b] else 0.0
         n_moving = 0
         for b in range(lanes):
-            good[b] = good[b] and largest[b] < 30.0  # false for NaN, too
+            good[b] = good[b] and (largest[b] < 30.0 or not moving[b])  # NaN is not below 30
             moving[b] = moving[b] and good[b] and not largest[b] < CONVERGED_STEP
             n_moving += moving[b]
         if n_moving == 0:

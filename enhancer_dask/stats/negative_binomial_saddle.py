@@ -32,6 +32,7 @@ from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.gamma_differences import gamma_differences
 from enhancer_dask.stats.negative_binomial import CONVERGED, NOT_CONVERGED, NegativeBinomialFit
 from enhancer_dask.stats.poisson import Floats
+from enhancer_dask.stats.tails import two_sided
 
 NO_SADDLEPOINT, FEW_CELLS = 5, 6  # further statuses
 
@@ -117,12 +118,11 @@ def two_sided_p(scores: Floats, t: float) -> tuple[float, float]:
     cumulant, moments = tilted_moments(scores, t)
     root = np.sign(t) * np.sqrt(max(-2.0 * n * cumulant, 0.0))
     if abs(root) < 1e-3:  # the two parts of the correction cancel: their difference at t = 0
-        correction = -moments[2] / moments[1] ** 1.5 / np.sqrt(n) / 6.0
+        shift = -moments[2] / moments[1] ** 1.5 / np.sqrt(n) / 6.0 / np.sqrt(2.0 * np.pi)
+        p = min(1.0, 2.0 * min(ndtr(-root) + shift, ndtr(root) - shift))
     else:
-        correction = 1.0 / (t * np.sqrt(n * moments[1])) - 1.0 / root
-    correction *= np.exp(-0.5 * root**2) / np.sqrt(2.0 * np.pi)
-    p = 2.0 * min(ndtr(-root) + correction, ndtr(root) - correction)
-    return float(min(max(p, 0.0), 1.0)), float(n * moments[1] ** 2 / moments[3])
+        p = two_sided(root, t * np.sqrt(n * moments[1]))
+    return float(p), float(n * moments[1] ** 2 / moments[3])
 
 
 class _Held:

@@ -10,6 +10,7 @@ assumed; a gene outside (an extreme theta) is summed over its cells.
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ Floats = NDArray[np.float64]
 THETA_BOX = (-1.0, 1.25)  # slopes of standardised covariates that a basis is made for
 POINTS_PER_AXIS = {1: 48, 2: 22, 3: 9}  # of a grid of thetas, by the number of covariates
 RANK_TOLERANCE = 1e-10  # of a function's length
+MOST_NUMBERS = 64_000_000  # of the grid's functions, 8 bytes each; beyond, genes are summed over their cells
 MAX_KNOWN = 4  # bases that a process remembers: a chunk after the other has the same cells
 _KNOWN: dict[bytes, Floats] = {}
+_MAKING = threading.Lock()  # threads of a process want the same basis at the same time
 
 
 @compiled
@@ -67,17 +70,18 @@ def basis(z: Floats, offset: Floats, max_rank: int) -> Floats:
     Returns
     -------
     float64 array, shape (r, n)
-        r <= max_rank; no rows where sharing does not pay: no or more than three covariates, few cells.
+        r <= max_rank; no rows where sharing does not pay: no or more than three covariates, few or very many cells.
     """
     c, n = z.shape
-    if c not in POINTS_PER_AXIS or n <= 2 * max_rank:
+    if c not in POINTS_PER_AXIS or n <= 2 * max_rank or n * POINTS_PER_AXIS[c] ** c > MOST_NUMBERS:
         return np.empty((0, n))
     key = hashlib.blake2b(z.tobytes() + offset.tobytes(), digest_size=16).digest()
-    if key not in _KNOWN:
-        if len(_KNOWN) >= MAX_KNOWN:
-            _KNOWN.clear()
-        _KNOWN[key] = _make(z, offset, max_rank)
-    return _KNOWN[key]
+    with _MAKING:
+        if key not in _KNOWN:
+            if len(_KNOWN) >= MAX_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = _make(z, offset, max_rank)
+        return _KNOWN[key]
 
 
 def _make(z: Floats, offset: Floats, max_rank: int) -> Floats:
@@ -89,6 +93,6 @@ def _make(z: Floats, offset: Floats, max_rank: int) -> Floats:
     eta = np.tile(offset, (len(thetas), 1))
     for j in range(c):  # no matrix product, whose last bits depend on the number of threads
         eta += thetas[:, j, None] * z[j]
-    columns = np.exp(eta - eta.max(axis=1, keepdims=True))
-    rows: Floats = _pivoted_basis(columns, RANK_TOLERANCE, max_rank)
+    eta -= eta.max(axis=1, keepdims=True)
+    rows: Floats = _pivoted_basis(np.exp(eta, out=eta), RANK_TOLERANCE, max_rank)
     return rows

@@ -18,18 +18,26 @@ Tensor = Any
 MEMORY = 2**28  # bytes of a block where the caller does not say
 
 
+class NoTorchError(ImportError):
+    """Torch is not installed."""
+
+
+class NoDeviceError(ValueError):
+    """There is no such device here."""
+
+
 def import_torch() -> Any:
     """The module ``torch``.
 
     Raises
     ------
-    ImportError
+    NoTorchError
         If it is not installed; the message names the extra that brings it.
     """
     try:
         return importlib.import_module("torch")
     except ModuleNotFoundError as err:
-        raise ImportError("this engine needs torch: pip install 'enhancer-dask[gnn]'") from err
+        raise NoTorchError("this engine needs torch: pip install 'enhancer-dask[gnn]'") from err
 
 
 def find_device(device: str) -> Any:
@@ -37,16 +45,16 @@ def find_device(device: str) -> Any:
 
     Raises
     ------
-    ValueError
+    NoDeviceError
         If torch does not know the name or sees no such device.
     """
     torch = import_torch()
     try:
         found = torch.device(device)
     except RuntimeError as err:
-        raise ValueError(f"device {device!r} is unknown to torch; choose cpu or cuda") from err
+        raise NoDeviceError(f"device {device!r} is unknown to torch; choose cpu or cuda") from err
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
+        raise NoDeviceError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
     return found
 
 

@@ -16,9 +16,10 @@ from scipy import stats
 from enhancer_dask import chunks
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
+from enhancer_dask.links import work
 from enhancer_dask.links.certificate import agreement
 from enhancer_dask.links.pair_tests import Options, scent_block
-from enhancer_dask.links.scent import scent
+from enhancer_dask.links.scent import scent, summary
 from enhancer_dask.links.work import COLUMNS, benjamini_hochberg, block_bounds
 from enhancer_dask.stats.bootstrap import Rung, up_to
 
@@ -380,6 +381,8 @@ def test_scent__p_saddle_alone_resamples_only_the_doubtful(whole, store, pairs):
     assert len(both) > 20
     pd.testing.assert_series_equal(alone["p_saddle"], whole["p_saddle"], check_exact=True)
     assert alone.loc[both, "boot_basic_p"].isna().all()
+    assert alone["fdr"].isna().all()  # a few doubtful pairs are no family of tests
+    assert summary(alone)["n_fdr_10"] is None
     assert (alone.loc[both, "n_refits"] == 0).all()
     doubtful = alone[(alone["status"] == "tested") & (alone["saddle_status"] != "trusted")]
     assert len(doubtful) > 0
@@ -410,9 +413,9 @@ def test_scent__certificate_of_chosen_pairs(store, pairs, tmp_path, whole):
     done = links[links["p_tilted"].notna()]
     assert list(links.columns) == [*COLUMNS, "p_tilted", "se_p_tilted"]
     assert 4 <= len(done) <= 8
-    smallest = whole["p_saddle"].nsmallest(4).index
-    assert set(smallest) - set(done.index) <= set(links.index[links["saddle_status"] == "no saddlepoint"])
     trusted = done[done["saddle_status"] == "trusted"]
+    assert len(trusted) == len(done)
+    assert set(whole.loc[whole["saddle_status"] == "trusted", "p_saddle"].nsmallest(4).index) <= set(done.index)
     error = np.abs(trusted["p_saddle"] - trusted["p_tilted"])
     assert (error < 0.15 * trusted["p_tilted"] + 4.5 * trusted["se_p_tilted"]).all()  # 110 to 150 cells
     found = agreement(links)
@@ -425,6 +428,30 @@ def test_scent__certificate_of_chosen_pairs(store, pairs, tmp_path, whole):
     cut = scent(store, pairs, certify=4, chunk_pairs=3, overwrite=True, **{**settings, "out": tmp_path / "cut.parquet"})
     pd.testing.assert_frame_equal(cut, links, check_exact=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.parquet", "links.parquet"]
+
+
+def test_scent__interrupted_before_its_certificate(store, pairs, tmp_path, monkeypatch, whole):
+    out = tmp_path / "links.parquet"
+    settings = {"p": "saddle", "ladder": up_to(100), "progress": False, "out": out}
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "_certified", stop)
+    with pytest.raises(KeyboardInterrupt):
+        scent(store, pairs, certify_below=1e-6, **settings)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 2  # parts of the links and of the certificate
+    plain = scent(store, pairs, **settings)  # now without a certificate: the links' parts are taken over
+    assert list(plain.columns) == list(COLUMNS)
+    assert [path.name for path in tmp_path.iterdir()] == ["links.parquet"]
+    below = scent(store, pairs, certify_below=1e-6, overwrite=True, **settings)
+    assert set(below.index[below["p_tilted"].notna()]) == set(
+        plain.index[(plain["p_saddle"] < 1e-6) & (plain["saddle_status"] == "trusted")]
+    )
+    none = scent(store, pairs, certify_below=1e-300, overwrite=True, **settings)
+    assert none["p_tilted"].isna().all()
+    assert summary(none)["certificate"]["n_pairs"] == 0
 
 
 def test_scent__negative_binomial_matches_r_glm_nb(oracle, tiles_store):
