@@ -57,8 +57,8 @@ def choose(p_saddle: Floats, *, n: int, below: float, seed: int) -> Ints:
 
     Examples
     --------
-    >>> choose(np.array([0.5, np.nan, 1e-9, 0.2, 0.9]), n=1, below=0.0, seed=0).tolist()
-    [0, 2]
+    >>> choose(np.array([0.5, np.nan, 1e-9, 0.2, 0.9]), n=1, below=0.3, seed=0).tolist()
+    [2, 3, 4]
     """
     tested = np.flatnonzero(np.isfinite(p_saddle))
     smallest = tested[np.argsort(p_saddle[tested], kind="stable")[:n]]

@@ -14,7 +14,7 @@ Then ``r = sign(c - beta) sqrt(-2 K)`` is nearly normal, and the tail is that of
 
 A being the information on gamma under q, t the last element of tau [2]_ [3]_. The simpler form [4]_ fits gamma once, on
 the original cells with beta held at c, and tilts the efficient score alone; on the real cells of the tests its errors
-stand out of the noise of a million resamples (95% within 1.7%), those of this form do not (0.9%, which is the noise).
+stand out of the noise of a million resamples, those of this form do not.
 It needs no fit with beta held at c: Newton from the full fit arrives in three or four steps.
 
 References

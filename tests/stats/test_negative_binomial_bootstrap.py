@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enhancer_dask.stats import bootstrap, negative_binomial, negative_binomial_bootstrap, poisson
+from enhancer_dask.stats.exact import make_batch
 from enhancer_dask.stats.resampling import resample_counts
 
 
@@ -151,9 +152,13 @@ def test_fit_and_prepare__climbs_the_ladder_from_the_fit_or_without_one():
 
     ladder = bootstrap.up_to(500)
     fit, refitter = negative_binomial_bootstrap.fit_and_prepare(counts, peak, nuisance)
-    p, n_resamples = bootstrap.climb([refitter], fit.coefficients[-1:], draw, n_cells=n, ladder=ladder)
-    assert p[0] == pytest.approx(2 / 500)  # an effect of log 7 has no resample beyond twice itself
-    assert n_resamples[0] == 500
+    start = negative_binomial.standardised(fit.coefficients, nuisance)[None]
+    only = np.zeros(1, dtype=int)
+    batch = negative_binomial_bootstrap.batch_engine(make_batch(counts[None], peak[None], only, only, nuisance, start))
+    np.testing.assert_array_equal(batch(draw(0, 0, 9), only)[0][0], refitter(draw(0, 0, 9)))
+    found = bootstrap.climb(batch, fit.coefficients[-1:], draw, n_cells=n, ladder=ladder)
+    assert found.p[0] == pytest.approx(2 / 500)  # an effect of log 7 has no resample beyond twice itself
+    assert found.n_resamples[0] == 500
     fit, refitter = negative_binomial_bootstrap.fit_and_prepare(np.where(peak, 0, counts), peak, nuisance)
     assert fit.status == negative_binomial.SEPARATED
     assert (refitter(draw(0, 0, 20)) == -np.inf).all()

@@ -122,7 +122,8 @@ n = 40
 counts, z = rng.poisson(0.5, n), np.column_stack([rng.normal(size=n), rng.integers(0, 2, n)])
 peaks = np.column_stack([rng.random(n) < 0.4, rng.random(n) < 0.1])
 resamples = resample_counts(n, 0, 30, seed=0, celltype="x", rung=0)
-print(bootstrap.refit(counts, peaks, z, resamples, offset=0.1 * z[:, 0]).tolist())
+print(bootstrap.refit(counts, peaks, z, resamples, offset=0.1 * z[:, 0], engine="exact").tolist())
+print(bootstrap.refit(counts, peaks, z, resamples, offset=0.1 * z[:, 0], engine="moments").tolist())
 print(list(poisson.fit_poisson(counts, peaks[:, 0], z).coefficients))
 """
 
@@ -136,5 +137,5 @@ def test_kernels__plain_python_equals_compiled():
         )
         numbers = done.stdout.replace("nan", "float('nan')").replace("inf", "float('inf')")
         printed.append([eval(line.replace("np.float64", "")) for line in numbers.splitlines()])
-    for compiled, plain in zip(*printed, strict=True):
-        np.testing.assert_allclose(compiled, plain, rtol=1e-7, atol=1e-9)
+    for compiled, plain, atol in zip(*printed, (1e-9, 1e-6, 1e-9), strict=True):  # moments sum in single precision
+        np.testing.assert_allclose(compiled, plain, rtol=1e-7, atol=atol)
