@@ -23,7 +23,8 @@ import numpy as np
 
 from enhancer_dask.stats import bootstrap, poisson
 from enhancer_dask.stats.distribution import NoSaddleError
-from enhancer_dask.stats.exact import exact_engine, make_batch
+from enhancer_dask.stats.exact import make_batch
+from enhancer_dask.stats.moments import moments_engine
 from enhancer_dask.stats.pairfits import PairFits, fit_pairs
 from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stats.saddlepoint import saddle_pairs
@@ -54,7 +55,7 @@ def simulate(rng: np.random.Generator) -> tuple[Any, Any, Any, dict[str, Any]]:
 
 def plain_p(data: Any, fits: PairFits, n_resamples: int, seed: int) -> tuple[float, float]:
     """p-value and standard error by plain resampling with exact refits."""
-    refitter = exact_engine(make_batch(*data, fits.coefficients))
+    refitter = moments_engine(make_batch(*data, fits.coefficients))
     only, beta = np.array([0]), fits.beta[0]
     n, beyond, estimable = data[0].shape[1], 0, 0
     block = max(1, bootstrap.BLOCK_DRAWS // n)
