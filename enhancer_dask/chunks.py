@@ -287,11 +287,6 @@ def merge(
         finally:
             if writer is not None:
                 writer.close()
-    forget(work)
-
-
-def forget(work: Work) -> None:
-    """Remove the parts."""
     remove_at_once(work.folder)
 
 

@@ -135,7 +135,7 @@ class NegativeBinomial:
             negative_binomial.fit_prepared(pairs.counts[g], pairs.peaks[p][:, None], pairs.nuisance)
             for g, p in zip(pairs.gene, pairs.peak, strict=True)
         ]
-        coefficients = [negative_binomial.standardised(fit.coefficients, pairs.nuisance) for fit in fits]
+        coefficients = [poisson.standardised(fit.coefficients, pairs.nuisance) for fit in fits]
         return Fits(
             np.array(coefficients).reshape(len(fits), 2 + pairs.nuisance.z.shape[1]),
             np.array([fit.coefficients[-1] for fit in fits]),

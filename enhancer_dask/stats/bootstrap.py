@@ -55,14 +55,11 @@ BLOCK_DRAWS, BLOCK_COEFFICIENTS = 4_000_000, 8_000_000
 
 def start_from(fit: poisson.PoissonFit, counts: NDArray[Any], nuisance: poisson.Nuisance) -> Floats:
     """Coefficients from which refits start, covariates standardised: the fit, or an intercept where there is none."""
-    start = np.where(np.isfinite(fit.coefficients), fit.coefficients, 0.0)
     if fit.status == poisson.CONVERGED:
-        slopes = slice(1, 1 + nuisance.z.shape[1])
-        start[0] += start[slopes] @ nuisance.centre
-        start[slopes] *= nuisance.scale
-    else:  # some resamples may still have a finite fit
-        start[:] = 0.0
-        start[0] = nuisance.null_intercept(np.asarray(counts))
+        start = poisson.standardised(fit.coefficients, nuisance)
+        return np.where(np.isfinite(start), start, 0.0)
+    start = np.zeros(fit.coefficients.size)  # some resamples may still have a finite fit
+    start[0] = nuisance.null_intercept(np.asarray(counts))
     return start
 
 

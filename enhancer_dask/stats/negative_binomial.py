@@ -27,7 +27,7 @@ from enhancer_dask.stats.compiled import FASTMATH, compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.gamma_differences import gamma_differences
 from enhancer_dask.stats.logarithm import log1p_into
-from enhancer_dask.stats.poisson import ALIASED, CONSTANT, CONVERGED, NOT_CONVERGED, SEPARATED, Floats
+from enhancer_dask.stats.poisson import ALIASED, CONSTANT, CONVERGED, NOT_CONVERGED, SEPARATED, Floats, standardised
 
 MAX_ITERATIONS = 100
 # Below this kappa, that is theta above 1e6 times the mean count, the fit counts as Poisson: at the mean count the
@@ -414,14 +414,6 @@ def cells_in_use(
     poisson._separate(rows, watched, y, weights, np.zeros(len(rows)))
     drawn: tuple[Floats, Floats, Floats, Floats] = poisson._drawn(rows, y, weights, nuisance.offset)
     return drawn
-
-
-def standardised(coefficients: Floats, nuisance: poisson.Nuisance) -> Floats:
-    """Coefficients for covariates as ``nuisance.z`` has them, from those in own units; infinite ones stay out."""
-    beta, slopes = coefficients.copy(), slice(1, 1 + nuisance.z.shape[1])
-    beta[0] += np.where(np.isfinite(beta[slopes]), beta[slopes], 0.0) @ nuisance.centre
-    beta[slopes] *= nuisance.scale
-    return beta
 
 
 def _se_theta(counts: Floats, mean: Floats, theta: float) -> float:

@@ -148,7 +148,7 @@ def fit_and_prepare(
     start = np.zeros(fit.coefficients.size)
     start[0] = nuisance.null_intercept(np.asarray(counts))  # no finite fit; some resamples may still have one
     if fit.status == CONVERGED:
-        coefficients = negative_binomial.standardised(fit.coefficients, nuisance)
+        coefficients = poisson.standardised(fit.coefficients, nuisance)
         start = np.where(np.isfinite(coefficients), coefficients, 0.0)
     return fit, exact_engine(counts, indicators, nuisance, start)
 

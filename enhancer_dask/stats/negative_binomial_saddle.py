@@ -138,7 +138,7 @@ class _Held:
         self.n_idle = counts.size - self.counts.size
         self.values, self.level = negative_binomial.distinct(self.counts)
         self.mean_count = float(self.counts.mean())
-        self.beta = negative_binomial.standardised(fit.coefficients, nuisance)[use][:-1]
+        self.beta = poisson.standardised(fit.coefficients, nuisance)[use][:-1]
         self.kappa = float(np.log1p(self.mean_count / fit.theta))
         self.work = np.empty((4, self.counts.size))
 

@@ -17,7 +17,7 @@ from enhancer_dask.stats import poisson
 from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import cells_of, dot, gram, gram_of_peak, linear_predictor, totals
-from enhancer_dask.stats.poisson import CONSTANT, CONVERGED, FIT_TOLERANCE, MAX_ITERATIONS, SEPARATED
+from enhancer_dask.stats.poisson import CONSTANT, CONVERGED, FIT_TOLERANCE, MAX_ITERATIONS, SEPARATED, standardised
 
 Floats = NDArray[np.float64]
 
@@ -242,12 +242,3 @@ def orthonormal(rows: Floats) -> Floats | None:
     if not (pivots**2 > _NEARLY_ALIASED * lengths**2).all():
         return None
     return np.ascontiguousarray(basis.T)
-
-
-def standardised(coefficients: Floats, nuisance: poisson.Nuisance) -> Floats:
-    """Coefficients of a fit in the covariates' own units as those of ``nuisance.z``; infinite dummies stay apart."""
-    out, slopes = coefficients.copy(), slice(1, 1 + nuisance.z.shape[1])
-    finite = np.isfinite(out[slopes])
-    out[0] += np.where(finite, out[slopes], 0.0) @ nuisance.centre
-    out[slopes] *= nuisance.scale
-    return out

@@ -28,8 +28,6 @@ from enhancer_dask.stats.exponential import exp_into
 
 Floats = NDArray[np.float64]
 
-# Sums over cells may be reordered so that they vectorise; infinities and NaN keep their meaning.
-
 MAX_ITERATIONS = 50
 # A Newton step below this (standardised covariates, log scale) leaves an error of about its square.
 STEP_TOLERANCE = 1e-4
@@ -343,6 +341,15 @@ def make_nuisance(covariates: NDArray[Any], offset: NDArray[Any] | None = None) 
     two_valued = ((z == z.min(axis=0)) | (z == z.max(axis=0))).all(axis=0)
     shift = np.zeros(len(z)) if offset is None else np.ascontiguousarray(offset, dtype=np.float64)
     return Nuisance(z, centre, scale, two_valued, shift)
+
+
+def standardised(coefficients: Floats, nuisance: Nuisance) -> Floats:
+    """Coefficients of a fit in the covariates' own units as those of ``nuisance.z``; infinite dummies stay apart."""
+    out, slopes = coefficients.copy(), slice(1, 1 + nuisance.z.shape[1])
+    finite = np.isfinite(out[slopes])
+    out[0] += np.where(finite, out[slopes], 0.0) @ nuisance.centre
+    out[slopes] *= nuisance.scale
+    return out
 
 
 def fit_poisson(
