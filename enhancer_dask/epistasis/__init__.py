@@ -1,0 +1,1 @@
+"""Enhancer pairs: which combine, which interact."""
