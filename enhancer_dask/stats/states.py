@@ -171,7 +171,7 @@ def some_cells(nuisance: poisson.Nuisance, cells: NDArray[Any]) -> poisson.Nuisa
 
 
 def in_own_units(coefficients: Floats, nuisance: poisson.Nuisance) -> Floats:
-    """Intercept and slopes of the covariates as they are, from those of ``nuisance.z``; the last axis, shape (..., 1 + c)."""
+    """Intercept and slopes of covariates in their own units, from those of ``nuisance.z``, shape (..., 1 + c)."""
     slopes = coefficients[..., 1:] / nuisance.scale
     intercept = coefficients[..., :1] - (slopes * nuisance.centre).sum(axis=-1, keepdims=True)
     return np.concatenate([intercept, slopes], axis=-1)
