@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import ndtri
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from enhancer_dask.stats import saddlepoint
 from enhancer_dask.stats.compiled import compiled
+from enhancer_dask.stats.grams import linear_predictor
 from enhancer_dask.stats.saddlepoint import away, saddle_at, slopes_at
 from enhancer_dask.stats.state_fits import sort_by_state
-from enhancer_dask.stats.states import INTERACTION, Floats, StateFits, StatePairs, StateSaddles
+from enhancer_dask.stats.states import INTERACTION, Floats, Ints, StateFits, StatePairs, StateSaddles
 from enhancer_dask.stats.tails import two_sided_all
 
 # On real triples the p-value of the interaction was within Monte-Carlo error of exact resamples from 13 doubly open
@@ -23,6 +25,7 @@ from enhancer_dask.stats.tails import two_sided_all
 FEWEST_IN_STATE = 13
 RARE_STATE = 6  # a further code of trust
 Z_TOLERANCE = 1e-3  # of the ends of an interval, in standard normal units; one secant step follows
+NEAR = 1e-3  # standard errors from the estimate at which its own deviate, the bias of the bootstrap, is read
 
 
 @compiled
@@ -35,37 +38,68 @@ def _scratch(p):
 
 
 @compiled
-def _modified_root(r, u):
-    """Normal deviate of P(coefficient* < cut-off): Barndorff-Nielsen's r*, equal to Lugannani and Rice's to its order."""
+def _deviate(data, slopes, scratch, fit, distance, work, d, small):
+    """Normal deviate of P(coefficient* < estimate + distance), NaN if there is no saddle.
+
+    Barndorff-Nielsen's r*, equal to Lugannani and Rice's tail to its order and smooth through the estimate.
+    """
+    rows, cells, opened, counts, offset = data
+    slope_tau, slope_gamma = slopes
+    coef, tau, steps = scratch
+    r, u, _, _ = saddle_at(
+        rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+    )
     return r + math.log(u / r) / r if r != 0.0 and u / r > 0.0 else np.nan
 
 
 @compiled
-def _end(rows, cells, opened, counts, offset, fit, sd, target, slopes, scratch, work, d, small):
-    """Distance from the estimate to the quantile of the resampled coefficient at a normal deviate; NaN if not found."""
-    slope_tau, slope_gamma = slopes
-    coef, tau, steps = scratch
-    at, z_at, last, z_last = target * sd, np.nan, 0.0, np.nan
+def _quantile(data, slopes, scratch, fit, sd, target, work, d, small):
+    """Distance from the estimate to the value whose normal deviate is ``target``, by secants; NaN if not found."""
+    at, last, z_last = target * sd, 0.0, np.nan
     for _ in range(8):
-        r, u, _, _ = saddle_at(
-            rows, cells, opened, counts, offset, fit, at, slope_tau, slope_gamma, coef, tau, work, d, small, steps
-        )
-        z_at = _modified_root(r, u)
-        if not np.isfinite(z_at):
+        z = _deviate(data, slopes, scratch, fit, at, work, d, small)
+        slope = (z - z_last) / (at - last) if np.isfinite(z_last) else 1.0 / sd
+        if not (np.isfinite(z) and slope > 0.0):
             return np.nan
-        slope = (z_at - z_last) / (at - last) if np.isfinite(z_last) else 1.0 / sd
-        if not slope > 0.0:
-            return np.nan
-        last, z_last = at, z_at
-        at = at + (target - z_at) / slope
-        if abs(target - z_at) < Z_TOLERANCE:
+        last, z_last = at, z
+        at += (target - z) / slope
+        if abs(target - z) < Z_TOLERANCE:
             return at
     return np.nan
 
 
 @compiled
-def _saddle_test(rows, n_closed, counts, offset, fit, ends, buffer, d, small, out, interval):
-    """Fill ``out`` with r, u, effective cells, sd, leverage, and the ends of the interval; False if there is no saddle.
+def _acceleration(data, direction, work):
+    """A sixth of the skewness of the cells' first-order influence; ``work`` is that of the fit."""
+    rows, cells, opened, counts, _ = data
+    lean, mean = work[1], work[3]
+    linear_predictor(rows, cells, opened, work[8], direction, lean)
+    second, third = 0.0, 0.0
+    for i in range(counts.size):
+        influence = lean[i] * (counts[i] - mean[i])
+        second += influence * influence
+        third += influence * influence * influence
+    return math.copysign(third, third * direction[-1]) / (6.0 * second**1.5)
+
+
+@compiled
+def _bca(data, slopes, scratch, fit, sd, half, work, d, small, acceleration, out):
+    """Fill ``out`` with the ends of the BCa interval and the normal deviate of the test that inverts it."""
+    estimate = fit[-1]
+    near = NEAR * sd
+    bias = _deviate(data, slopes, scratch, fit, near, work, d, small) - NEAR
+    for i in range(2):
+        shifted = bias + (half if i else -half)
+        target = bias + shifted / (1.0 - acceleration * shifted)
+        out[i] = estimate + _quantile(data, slopes, scratch, fit, sd, target, work, d, small)
+    distance = -estimate if abs(estimate) > near else near
+    shifted = _deviate(data, slopes, scratch, fit, distance, work, d, small) - bias
+    out[2] = shifted / (1.0 + acceleration * shifted) - bias
+
+
+@compiled
+def _saddle_test(rows, n_closed, counts, offset, fit, half, buffer, d, small, out, interval):
+    """Fill ``out`` with r, u, effective cells, sd, leverage; False if there is no saddle. ``interval`` if ``half`` > 0.
 
     The open cells are the last ones, from ``n_closed`` on.
     """
@@ -79,27 +113,28 @@ def _saddle_test(rows, n_closed, counts, offset, fit, ends, buffer, d, small, ou
     if not np.isfinite(sd):
         return False
     out[3] = sd
+    data, slopes, scratch = (rows, cells, opened, counts, offset), (slope_tau, slope_gamma), (coef, tau, steps)
+    acceleration = _acceleration(data, slope_tau, work) if half > 0.0 else 0.0
     distance = away(fit[p - 1], sd)
     out[0], out[1], out[2], out[4] = saddle_at(
         rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
     )
-    for i in range(ends.size):
-        interval[i] = fit[p - 1] + _end(
-            rows, cells, opened, counts, offset, fit, sd, ends[i], (slope_tau, slope_gamma), (coef, tau, steps),
-            work, d, small,
-        )  # fmt: skip
+    if half > 0.0:
+        _bca(data, slopes, scratch, fit, sd, half, work, d, small, acceleration, interval)
     return np.isfinite(out[1])
 
 
 @compiled
-def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint, ends, table, informative, rarest, found, intervals):
-    """Fill the results pair by pair; shapes (L, 4, 5), (L, 4), (L, 4), (L, 4) and (L, 2)."""
+def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint, half, table, informative, rarest,
+    found, intervals,
+):  # fmt: skip
+    """Fill the results pair by pair; shapes (L, 4, 5), (L, 4), (L, 4), (L, 4) and (L, 3)."""
     c, n = z.shape
     order, bounds = np.empty(n, np.int64), np.zeros(5, np.int64)
     counts, shift, buffer = np.empty(n), np.empty(n), np.empty(9 * n)
     d, small = _scratch(2 + c)
     d_joint, small_joint = _scratch(4 + c)
-    rows, no_ends, no_interval, fit = np.ones((3 + c, n)), np.empty(0), np.empty(0), np.empty(4 + c)
+    rows, no_interval, fit = np.ones((3 + c, n)), np.empty(0), np.empty(4 + c)
     positive = np.zeros(4, np.int64)
     for pair in range(gene.size):
         sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
@@ -123,7 +158,7 @@ def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint,
             some_counts = np.concatenate((counts[:n_00], counts[start:stop]))
             some_shift = np.concatenate((shift[:n_00], shift[start:stop]))
             found[pair, t] = _saddle_test(
-                few, n_00, some_counts, some_shift, contrasts[pair, t], no_ends, buffer, d, small, table[pair, t], no_interval
+                few, n_00, some_counts, some_shift, contrasts[pair, t], 0.0, buffer, d, small, table[pair, t], no_interval
             )
         informative[pair, 3] = positive.min()
         rarest[pair, 3] = np.diff(bounds).min()
@@ -132,7 +167,7 @@ def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint,
         fit[:] = joint[pair]
         fit[3 + c] -= fit[1 + c] + fit[2 + c]  # I in place of b_11
         found[pair, 3] = _saddle_test(
-            rows, bounds[3], counts, shift, fit, ends, buffer, d_joint, small_joint, table[pair, 3], intervals[pair]
+            rows, bounds[3], counts, shift, fit, half, buffer, d_joint, small_joint, table[pair, 3], intervals[pair]
         )
 
 
@@ -158,27 +193,33 @@ def saddle_states(pairs: StatePairs, fits: StateFits, *, level: float = 0.95) ->
     A contrast is resampled within the cells of its two states, as in the published pipeline.
     """
     n_pairs, (n, c) = len(pairs.gene), pairs.nuisance.z.shape
-    table, intervals = np.full((n_pairs, 4, 5), np.nan), np.full((n_pairs, 2), np.nan)
+    table, intervals = np.full((n_pairs, 4, 5), np.nan), np.full((n_pairs, 3), np.nan)
     informative, rarest = np.zeros((n_pairs, 4), dtype=np.int64), np.zeros((n_pairs, 4), dtype=np.int64)
     found = np.zeros((n_pairs, 4), dtype=np.bool_)
     half = float(ndtri(0.5 + 0.5 * level))
     _saddle_states(
         np.ascontiguousarray(pairs.nuisance.z.T), pairs.nuisance.offset, pairs.counts, pairs.peaks, pairs.gene,
-        pairs.first, pairs.second, fits.contrasts, fits.joint, np.array([-half, half]), table, informative, rarest, found,
-        intervals,
+        pairs.first, pairs.second, fits.contrasts, fits.joint, half, table, informative, rarest, found, intervals,
     )  # fmt: skip
     table[~found] = np.nan
     p = two_sided_all(table[:, :, :2].reshape(-1, 2)).reshape(n_pairs, 4)
     fitted = np.column_stack([np.isfinite(fits.contrasts).all(axis=2), np.isfinite(fits.joint).all(axis=1)])
-    return StateSaddles(p, table[:, :, 3].copy(), intervals[:, 0], intervals[:, 1], _trust(table, informative, rarest, fitted, found))
+    return StateSaddles(
+        p, table[:, :, 3].copy(), intervals[:, 0].copy(), intervals[:, 1].copy(), 2.0 * ndtr(-np.abs(intervals[:, 2])),
+        _trust(table, informative, rarest, fitted, found),
+    )  # fmt: skip
 
 
-def _trust(table: Floats, informative, rarest, fitted, found):
-    effective, leverage = table[:, :, 2], table[:, :, 4]
-    rare = rarest < FEWEST_IN_STATE
-    rare[:, :INTERACTION] = False
-    s = saddlepoint
+def _trust(
+    table: Floats, informative: Ints, rarest: Ints, fitted: NDArray[np.bool_], found: NDArray[np.bool_]
+) -> Ints:
+    """Codes of trust, by the bounds of :mod:`.saddlepoint` and, for the interaction, on the rarest state."""
+    s, effective, leverage = saddlepoint, table[:, :, 2], table[:, :, 4]
+    rare = (rarest < FEWEST_IN_STATE) & (np.arange(4) == INTERACTION)
+    few, concentrated, one_cell = (
+        informative < s.FEWEST_CELLS, effective < s.FEWEST_EFFECTIVE, leverage > s.LARGEST_LEVERAGE
+    )  # fmt: skip
     return np.select(
-        [~fitted, ~found, rare, informative < s.FEWEST_CELLS, effective < s.FEWEST_EFFECTIVE, leverage > s.LARGEST_LEVERAGE],
+        [~fitted, ~found, rare, few, concentrated, one_cell],
         [s.NOT_FITTED, s.NO_SADDLE, RARE_STATE, s.FEW_CELLS, s.CONCENTRATED, s.ONE_CELL], s.TRUSTED,
     )  # fmt: skip
