@@ -103,7 +103,7 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def check_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
     """The columns ``gene`` and ``peak`` of a pairs table, checked for empty names."""
-    return _names(table, label, ("gene", "peak"))
+    return check_names(table, label, ("gene", "peak"))
 
 
 def read_enhancer_pairs(path: str | Path) -> pd.DataFrame:
@@ -128,10 +128,10 @@ def check_enhancer_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
     InputError
         If a column is missing, a name is empty, or the table is.
     """
-    return _names(table, label, ("celltype", *ENHANCER_PAIR) if "celltype" in table.columns else ENHANCER_PAIR)
+    return check_names(table, label, ("celltype", *ENHANCER_PAIR) if "celltype" in table.columns else ENHANCER_PAIR)
 
 
-def _names(table: pd.DataFrame, label: str, columns: tuple[str, ...]) -> pd.DataFrame:
+def check_names(table: pd.DataFrame, label: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Columns of names as text, with rows numbered from 0."""
     for name in columns:
         if name not in table.columns:
