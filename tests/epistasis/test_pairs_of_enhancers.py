@@ -80,7 +80,7 @@ def test_significant_links__level_is_strict_and_p_value_chosen():
     ("change", "settings", "message"),
     [
         (lambda t: t.drop(columns="peak"), {}, "links: column 'peak' is missing; columns found: gene, boot_basic_p"),
-        (lambda t: t[["gene", "peak"]], {}, "p-value column 'p_saddle' or 'boot_basic_p' is missing; columns found: gene"),
+        (lambda t: t[["gene", "peak"]], {}, "p-value column 'p_saddle' or 'boot_basic_p' is missing; columns found"),
         (lambda t: t, {"by": "fdr"}, "p-value column 'fdr' is missing"),
         (lambda t: t, {"by": "gene"}, "column 'gene' holds no numbers"),
         (lambda t: t.assign(boot_basic_p=[0.1, 1.5]), {}, "column 'boot_basic_p' has 1.5 in row 2; want p-values"),
