@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from enhancer_dask.epistasis.census import census_block
-from enhancer_dask.epistasis.regressions import MODELS, TRUST
+from enhancer_dask.interactions.census import census_block
+from enhancer_dask.interactions.regressions import MODELS, TRUST
 from enhancer_dask.links.pair_tests import PValues, Regression
 from enhancer_dask.stats import poisson, saddlepoint
 from enhancer_dask.stats.bootstrap import Rung, climb
