@@ -2,8 +2,8 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'ingest', 'open_store', 'run', 'scent',
- 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'epistasis', 'ingest', 'open_store', 'run',
+ 'scent', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -15,8 +15,9 @@ from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
-    from enhancer_dask.epistasis.census import census as census
-    from enhancer_dask.epistasis.pairs import enhancer_pairs as enhancer_pairs
+    from enhancer_dask.interactions.census import census as census
+    from enhancer_dask.interactions.epistasis import epistasis as epistasis
+    from enhancer_dask.interactions.pairs import enhancer_pairs as enhancer_pairs
     from enhancer_dask.io.ingest import ingest as ingest
     from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
     from enhancer_dask.links.candidates import candidates as candidates
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 _WHERE = {
     "candidate_pairs": "enhancer_dask.links.candidates",
     "candidates": "enhancer_dask.links.candidates",
-    "census": "enhancer_dask.epistasis.census",
+    "census": "enhancer_dask.interactions.census",
     "cluster": "enhancer_dask.clusters",
-    "enhancer_pairs": "enhancer_dask.epistasis.pairs",
+    "enhancer_pairs": "enhancer_dask.interactions.pairs",
+    "epistasis": "enhancer_dask.interactions.epistasis",
     "ingest": "enhancer_dask.io.ingest",
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",

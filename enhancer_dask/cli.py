@@ -215,8 +215,8 @@ def pairs(
     if store is None and (celltype or min_double):
         raise InputError("cells are counted in a store: give --store with --celltype and --min-double")
     client = _cluster(profile, cluster)
-    from enhancer_dask.epistasis.census import census
-    from enhancer_dask.epistasis.pairs import pair_up, significant_links, write_enhancer_pairs
+    from enhancer_dask.interactions.census import census
+    from enhancer_dask.interactions.pairs import pair_up, significant_links, write_enhancer_pairs
     from enhancer_dask.io.tables import write_tsv
 
     found = significant_links(links, None if every else fdr, by=by)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
+from enhancer_dask.interactions.rows import PairRows, cut, digest, pair_rows
 from enhancer_dask.io.files import remove_leftovers
 from enhancer_dask.io.tables import (
     ENHANCER_PAIR,
@@ -29,7 +27,6 @@ from enhancer_dask.io.tables import (
     read_enhancer_pairs,
     read_meta,
 )
-from enhancer_dask.links.work import block_bounds
 from enhancer_dask.stats.states import STATES
 from enhancer_dask.stores import MultiomeStore, opened
 
@@ -93,20 +90,6 @@ def _by_state(x: NDArray[np.float32], y: NDArray[np.float32], i: Ints, j: Ints) 
     return states.astype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class PairRows:
-    """Enhancer pairs of one cell type as rows of the store, sorted by gene, then first, then second enhancer."""
-
-    celltype: str
-    gene: Ints
-    first: Ints
-    second: Ints
-
-    def some(self, part: slice) -> PairRows:
-        """Some of the pairs."""
-        return PairRows(self.celltype, self.gene[part], self.first[part], self.second[part])
-
-
 def census(
     store: str | Path,
     pairs: str | Path | pd.DataFrame,
@@ -142,8 +125,8 @@ def census(
     Returns
     -------
     DataFrame
-        Columns celltype, gene, enhancer_1, enhancer_2 and those of :func:`census_block`, by cell type, then along the
-        genome. Empty if no pair has ``min_double`` cells.
+        Columns celltype, gene, enhancer_1, enhancer_2 and those of :func:`census_block`, by cell type, in the order
+        given. Empty if no pair has ``min_double`` cells.
 
     Raises
     ------
@@ -187,55 +170,26 @@ def census(
     return pd.read_parquet(out)
 
 
-def pair_rows(store: MultiomeStore, pairs: pd.DataFrame, celltype: str | Sequence[str] | None) -> list[PairRows]:
-    """Look enhancer pairs up in the store, for each cell type asked for.
-
-    Raises
-    ------
-    InputError
-        If a gene, peak or cell type is not in the store, or no pair is of a type asked for.
-    """
-    types = store.chosen_types(celltype)
-    gene = store.rows_of("gene", pairs["gene"])
-    first, second = store.rows_of("peak", pairs["enhancer_1"]), store.rows_of("peak", pairs["enhancer_2"])
-    order = np.lexsort((second, first, gene))
-    if "celltype" not in pairs.columns:
-        return [PairRows(name, gene[order], first[order], second[order]) for name in types]
-    store.chosen_types(pairs["celltype"].unique().tolist())
-    mine = pairs["celltype"].to_numpy()[order]
-    of_types = {name: order[mine == name] for name in types}
-    if not any(map(len, of_types.values())):
-        raise InputError(f"pairs: none is of cell type {', '.join(types)}; types found: {', '.join(np.unique(mine))}")
-    return [PairRows(name, gene[at], first[at], second[at]) for name, at in of_types.items() if len(at)]
-
-
 def plan(
     store: MultiomeStore, of_types: Sequence[PairRows], min_double: int, folder: Path, chunk_pairs: int | None
 ) -> chunks.Work:
-    """Cut the pairs into chunks: cell type after cell type, blocks of neighbouring genes."""
+    """Cut the pairs into chunks: cell type after cell type, in the order given."""
     n_pairs = sum(len(rows.gene) for rows in of_types)
     size = chunk_pairs or min(LARGEST_CHUNK, max(LEAST_CHUNK, n_pairs // CHUNKS_WANTED))
-    cut = [
-        (t, slice(start, stop))
-        for t, rows in enumerate(of_types)
-        for start, stop in pairwise(block_bounds(rows.gene, size).tolist())
-    ]
-    hashed = hashlib.blake2b(digest_size=16)
-    for rows in of_types:
-        hashed.update(np.stack([rows.gene, rows.first, rows.second]).tobytes())
+    pieces = cut(of_types, size)
     params: dict[str, Any] = {
         "stage": "census",
         "store": store.fingerprint,
-        "pairs": hashed.hexdigest(),
+        "pairs": digest(of_types),
         "celltypes": [rows.celltype for rows in of_types],
         "min_double": min_double,
     }
 
     def arguments(index: int) -> tuple[Any, ...]:
-        t, part = cut[index]
+        t, part = pieces[index]
         return store.path, store.fingerprint, of_types[t].some(part), min_double
 
-    return chunks.Work("census", census_chunk, arguments, len(cut), params, {"chunk_pairs": size}, folder)
+    return chunks.Work("census", census_chunk, arguments, len(pieces), params, {"chunk_pairs": size}, folder)
 
 
 def census_chunk(path: Path, fingerprint: str, rows: PairRows, min_double: int) -> pd.DataFrame:

@@ -18,7 +18,16 @@ from enhancer_dask.stats.bootstrap import Rung, climb
 from enhancer_dask.stats.influence import Influence, influence_of_pairs
 from enhancer_dask.stats.natural_scale import natural_scale
 from enhancer_dask.stats.resampling import resample_counts
-from enhancer_dask.stats.states import CONTRAST, INTERACTION, TESTS, StateFits, StatePairs, StateSaddles, in_own_units
+from enhancer_dask.stats.states import (
+    CONTRAST,
+    INTERACTION,
+    TESTS,
+    StateFits,
+    StatePairs,
+    StateSaddles,
+    in_own_units,
+    make_state_pairs,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,7 +52,7 @@ class Options:
     regression: Regression = "poisson"
     """Poisson, or negative binomial with theta by maximum likelihood (slow)."""
     coding: Coding = "fixed"
-    """Predictor of the contrast 11 against 00: 0/1, or 0/2 as published, which halves beta_11 and its standard error."""
+    """Predictor of the contrast 11 against 00: 0/1, or 0/2 as published, which halves beta_11 and its errors."""
     p: PValues = "both"
     """Which bootstrap p-values: the saddlepoint's, the ladder's, or both."""
     engine: str = "moments"
@@ -99,11 +108,7 @@ def epistasis_block(
         One row per pair in the given order; columns as :func:`enhancer_dask.epistasis` says, but for names of cell
         type, genes and peaks and adjusted p-values; ``cook_cell`` is the cell's place.
     """
-    rows = (np.asarray(row, dtype=np.int64) for row in (gene, first, second))
-    pairs = StatePairs(
-        np.ascontiguousarray(rna, dtype=np.float64), np.ascontiguousarray(atac > 0, dtype=np.uint8), *rows,
-        poisson.make_nuisance(covariates, offset),
-    )  # fmt: skip
+    pairs = make_state_pairs(rna, atac, gene, first, second, poisson.make_nuisance(covariates, offset))
     model = MODELS[options.regression]
     fits = model.fit(pairs)
     columns: dict[str, Any] = dict(census_block(rna, atac, pairs.gene, pairs.first, pairs.second))
@@ -194,9 +199,8 @@ def _interval(fits: StateFits, saddles: StateSaddles | None, level: float) -> di
 def _joint(fits: StateFits, names: tuple[str, ...], nuisance: poisson.Nuisance) -> dict[str, Floats]:
     """Intercepts of the contrasts, and the four-state model with standard errors, covariates in their own units."""
     c = len(names)
-    columns = {
-        f"intercept_{test}": in_own_units(fits.contrasts[:, t, :-1], nuisance)[:, 0] for t, test in enumerate(TESTS[:3])
-    }
+    intercepts = in_own_units(fits.contrasts[:, :, :-1], nuisance)[:, :, 0]
+    columns = {f"intercept_{test}": intercepts[:, t] for t, test in enumerate(TESTS[:3])}
     values = np.concatenate([in_own_units(fits.joint[:, : 1 + c], nuisance), fits.joint[:, 1 + c :]], axis=1)
     back = np.eye(4 + c)
     back[range(1, 1 + c), range(1, 1 + c)] = 1.0 / nuisance.scale

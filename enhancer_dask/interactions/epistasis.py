@@ -23,7 +23,7 @@ from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.contrasts import CODINGS, PUBLISHED_LADDER, Coding, Options
-from enhancer_dask.interactions.regressions import ENGINES, MODELS, TRUSTED
+from enhancer_dask.interactions.regressions import ENGINES, MODELS
 from enhancer_dask.interactions.rows import PairRows, pair_rows
 from enhancer_dask.interactions.work import Request, plan, write_result
 from enhancer_dask.io.files import remove_leftovers

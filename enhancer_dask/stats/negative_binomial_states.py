@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from enhancer_dask.stats import negative_binomial, poisson, saddlepoint
 from enhancer_dask.stats import negative_binomial_saddle as nb_saddle
@@ -170,7 +170,8 @@ def saddle_states(pairs: StatePairs, fits: StateFits, level: float = 0.95) -> St
             trust[pair, test] = saddlepoint.FEW_CELLS
     sd[:, INTERACTION] = np.sqrt(np.einsum("j,ljm,m->l", CONTRAST, fits.sandwich[:, -3:, -3:], CONTRAST))
     interaction, margin = fits.beta[:, INTERACTION], ndtri(0.5 + level / 2.0) * sd[:, INTERACTION]
-    return StateSaddles(p, sd, interaction - margin, interaction + margin, trust)
+    p_interval = 2.0 * ndtr(-np.abs(interaction / sd[:, INTERACTION]))
+    return StateSaddles(p, sd, interaction - margin, interaction + margin, p_interval, trust)
 
 
 def _saddle(regression: _Regression) -> nb_saddle.NegativeBinomialSaddle:

@@ -141,20 +141,6 @@ def _slopes_of_gene(z, offset, counts, slopes, work, level, mean, spread, chol, 
     for j in range(slopes.size):
         sums[0, j] = _dot_of(z[j], counts, 0, counts.size)
     slopes[:] = 0.0
-    if totals[0] == 0.0 or not _fit_slopes(
-        z, offset, bounds, used, totals, sums, slopes, work, level, mean, spread, chol, info
-    ):
-        slopes[:] = 0.0
-
-
-@compiled
-def _slopes_of_gene(z, offset, counts, slopes, work, level, mean, spread, chol, info):
-    """Slopes of the gene's fit without peaks, zeros if there is none: a start that depends on no pair."""
-    bounds, used, totals, sums = np.array([0, counts.size]), np.array([0]), np.empty(1), np.empty((1, slopes.size))
-    totals[0] = _sum_of(counts, 0, counts.size)
-    for j in range(slopes.size):
-        sums[0, j] = _dot_of(z[j], counts, 0, counts.size)
-    slopes[:] = 0.0
     if totals[0] == 0.0:
         return
     if not _fit_slopes(z, offset, bounds, used, totals, sums, slopes, work, level, mean, spread, chol, info):

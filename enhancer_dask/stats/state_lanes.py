@@ -57,9 +57,8 @@ def profile_newton(moment, used, n_terms, n_last, y, y_z, theta, table, group, i
         _solve(factor, c, score)
         largest[:] = 0.0
         for j in range(c):
-            row = uint64(j)
             for b in range(lanes):
-                largest[b] = max(largest[b], abs(score[row, b]))
+                largest[b] = max(largest[b], abs(score[j, b]))
         for s in used:
             for row in range(1, 2 + c):
                 for b in range(lanes):

@@ -59,6 +59,20 @@ class StatePairs:
         return both
 
 
+def make_state_pairs(
+    rna: NDArray[Any],
+    atac: NDArray[Any],
+    gene: NDArray[np.integer],
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+    nuisance: poisson.Nuisance,
+) -> StatePairs:
+    """:class:`StatePairs` with settled types, so that kernels are compiled once; a peak is open above zero."""
+    g, one, two = (np.asarray(row, dtype=np.int64) for row in (gene, first, second))
+    counts, peaks = np.ascontiguousarray(rna, dtype=np.float64), np.ascontiguousarray(np.asarray(atac) > 0)
+    return StatePairs(counts, peaks.astype(np.uint8), g, one, two, nuisance)
+
+
 @dataclass(frozen=True, slots=True)
 class StateFits:
     """Fits of the four tests of L pairs; c covariates, standardised as in ``nuisance.z``."""

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from enhancer_dask.interactions.layouts import as_glimmirs, as_published, effect_11, from_published, share_below
 from enhancer_dask.errors import InputError
+from enhancer_dask.interactions.layouts import as_glimmirs, as_published, effect_11, from_published, share_below
 
 
 @pytest.fixture
