@@ -187,6 +187,30 @@ def scent(
 
 
 @app.command()
+def figures(
+    out: Annotated[Path, typer.Option(help="Folder for the figures, PNG and SVG.")],
+    links: Annotated[Path | None, typer.Option(help="Table of links, ours or SCENT's.")] = None,
+    epistasis: Annotated[Path | None, typer.Option(help="Table of enhancer pairs, ours or as published.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Multiome store: draws the cells of a pair.")] = None,
+    celltype: Annotated[str | None, typer.Option(help="Only this cell type.")] = None,
+    pair: Annotated[
+        str | None, typer.Option(metavar="GENE,E1,E2", help="Pair whose cells are drawn [default: least p of I].")
+    ] = None,
+    coding: Annotated[
+        str | None, typer.Option(help="Coding the epistasis table was made with [default: as the table tells].")
+    ] = None,
+) -> None:
+    """Draw what the given tables allow, per cell type."""
+    from enhancer_dask.report.gallery import draw_all, parse_pair
+
+    files = draw_all(
+        out, links=links, epistasis=epistasis, store=store, pair=None if pair is None else parse_pair(pair),
+        celltype=celltype, table_coding=coding,  # type: ignore[arg-type]  # checked inside
+    )  # fmt: skip
+    _result({"figures": [str(file) for file in files]})
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What goes in and with which settings.")],
     profile: Profile = "local",
