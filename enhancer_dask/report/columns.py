@@ -92,5 +92,5 @@ def adjusted(table: pd.DataFrame, p: str) -> pd.Series:
     name = f"{FDR_OF.get(kind, '')}_{test}"
     if name in table.columns:
         return table[name].astype(np.float64)
-    types = table["celltype"] if "celltype" in table.columns else pd.Series("", index=table.index)
+    types = table["celltype"].astype(str) if "celltype" in table.columns else pd.Series("", index=table.index)
     return table[p].astype(np.float64).groupby(types).transform(benjamini_hochberg)

@@ -61,9 +61,14 @@ class SumAndBoth:
         return np.isfinite(self.total) & np.isfinite(self.both)
 
     @property
+    def n_below(self) -> int:
+        """Pairs with both below the sum."""
+        return int(np.sum(self.estimated & (self.both < self.total)))
+
+    @property
     def share_below(self) -> float:
-        """Share of all pairs of the table with both below the sum; a pair without estimates counts as not below."""
-        return float(np.mean(self.estimated & (self.both < self.total)))
+        """Their share of all pairs of the table, also of those without estimates: as published."""
+        return self.n_below / len(self.both)
 
     @property
     def median_difference(self) -> float:
@@ -109,7 +114,8 @@ def sum_against_both(
     Returns
     -------
     Axes
-        The title tells the share of pairs below y = x, the median of y - x, and pairs without estimates.
+        The title counts the pairs below y = x, with their share of all pairs, those above, those without estimates, and
+        has the median of y - x.
 
     Notes
     -----
@@ -128,10 +134,11 @@ def sum_against_both(
     ax.set_aspect("equal", adjustable="box")
     ax.set_xlabel("sum of the effects of 10 and 01")
     ax.set_ylabel("effect of 11" if coding == "fixed" else "half the effect of 11")
+    median = f"median of y − x: {effects.median_difference:+.3f}".replace("-", "−")
+    lost = f" ({np.sum(~drawn):,} without estimate)" if not drawn.all() else ""
     ax.set_title(
-        f"{CODING_NAMES[coding]}\n{effects.share_below:.1%} of {n:,} pairs below y = x"
-        f"\nmedian of y − x: {effects.median_difference:+.3f}".replace("-", "−")
-        + (f", {np.sum(~drawn):,} without estimate" if not drawn.all() else "")
+        f"{CODING_NAMES[coding]}\n{effects.n_below:,} pairs below y = x ({effects.share_below:.1%}), "
+        f"{np.sum(y > x):,} above\n{median}{lost}"
     )
     return tidy(ax)
 
@@ -183,8 +190,8 @@ def sum_box(table: pd.DataFrame, ax: Axes, *, table_coding: Coding | None = None
         ax.annotate(text, (place, np.quantile(v, 0.95)), (0, 3), textcoords="offset points", ha="center", fontsize=7)
     ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
     ax.set_ylabel("effect (log ratio to 00)")
-    lost = f", {np.sum(~drawn):,} without estimate" if not drawn.all() else ""
-    ax.set_title(f"{drawn.sum():,} pairs{lost}, medians")
+    lost = f" ({np.sum(~drawn):,} without estimate)" if not drawn.all() else ""
+    ax.set_title(f"Medians of {drawn.sum():,} pairs{lost}")
     return tidy(ax)
 
 
@@ -214,6 +221,5 @@ def verdicts(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.bar_label(bars, [f"{k:,} ({k / len(table):.0%})" for k in n], padding=3, fontsize=7)
     ax.invert_yaxis()
     ax.margins(x=0.25)
-    ax.set_xlabel("enhancer pairs")
-    ax.set_title(f"Verdicts of {len(table):,} pairs")
+    ax.set_xlabel(f"enhancer pairs ({len(table):,} in all)")
     return tidy(ax)

@@ -20,6 +20,7 @@ Scale = Literal["count", "per10k"]
 STATE_NAMES = {"00": "neither", "10": "first", "01": "second", "11": "both"}
 STATE_COLOURS = {"00": GREY, "10": SKY, "01": ORANGE, "11": GREEN}
 SCALES = {"count": "log(1 + count)", "per10k": "log(1 + count per 10,000 UMI)"}
+LEAST_BOX = 5
 LEAST_VIOLIN = 20  # cells of a density worth drawing
 MOST_POINTS = 300
 SEED = 20
@@ -42,8 +43,9 @@ def expression_by_state(cells: pd.DataFrame, ax: Axes, *, scale: Scale = "count"
     Returns
     -------
     Axes
-        A state has at most 300 points, drawn at random with a fixed seed; a violin from 20 cells on; diamonds are means
-        of the values shown. Below each state the number of its cells and the share without a count.
+        A state has at most 300 points, drawn at random with a fixed seed; from 5 cells on a box (quartiles, whiskers to
+        5% and 95%) and a diamond at the mean; from 20 on a violin. Below it the number of its cells and the share
+        without a count.
 
     Raises
     ------
@@ -84,6 +86,8 @@ def _state(ax: Axes, place: int, values: Floats, colour: str, rng: np.random.Gen
     shown = rng.choice(values, MOST_POINTS, replace=False) if len(values) > MOST_POINTS else values
     jitter = rng.uniform(-0.16, 0.16, len(shown))
     ax.scatter(place + jitter, shown, s=4, c=colour, alpha=0.7, linewidths=0, zorder=2)
+    if len(values) < LEAST_BOX:
+        return
     ax.boxplot(
         [values], positions=[place], widths=0.18, whis=(5, 95), showfliers=False, manage_ticks=False, zorder=3,
         boxprops={"color": DARK}, whiskerprops={"color": DARK}, capprops={"color": DARK},

@@ -19,7 +19,7 @@ from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.report.columns import CONTRASTS, Coding, coding_of, need, our_names, p_column
 from enhancer_dask.report.combination import sum_box, sums_against_both, verdicts
 from enhancer_dask.report.expression import SCALES, expression_by_state
-from enhancer_dask.report.p_values import QQ_SERIES, qq, volcano, volcanoes
+from enhancer_dask.report.p_values import QQ_SERIES, legend_below, qq, volcano, volcanoes
 from enhancer_dask.report.save import save
 from enhancer_dask.report.style import house_style, new_axes, new_figure
 from enhancer_dask.stores import MultiomeStore
@@ -136,11 +136,12 @@ def _by_celltype(table: pd.DataFrame, label: str, celltype: str | None) -> Itera
     if "celltype" not in table.columns:
         yield celltype or "", table
         return
-    types = sorted(table["celltype"].dropna().astype(str).unique())
+    named = table["celltype"].astype(str)
+    types = sorted(named.unique())
     if celltype is not None and celltype not in types:
         raise InputError(f"{label}: no row is of cell type {celltype!r}; types are: {', '.join(types) or 'none'}")
     for one in types if celltype is None else [celltype]:
-        yield one, table[table["celltype"] == one]
+        yield one, table[named == one]
 
 
 def _titled(ax: Axes, title: str) -> Figure:
@@ -174,7 +175,9 @@ def _of_epistasis(table: pd.DataFrame, label: str, celltype: str | None, coding:
         yield f"sum_box_{name}", _titled(sum_box(mine, new_axes(), table_coding=coding), name)
         if interaction:
             ax = volcano(mine, new_axes(3.6, 3.6), test="interaction", table_coding=coding)
-            yield f"volcano_interaction_{name}", _titled(ax, name)
+            figure = _titled(ax, name)
+            legend_below(figure, ax)
+            yield f"volcano_interaction_{name}", figure
         if "verdict" in mine.columns:
             yield f"verdicts_{name}", _titled(verdicts(mine, new_axes(4.2, 2.4)), name)
 

@@ -33,10 +33,10 @@ PColumn = Literal["auto", "p_saddle", "boot_p", "p"]
 
 TEST_NAMES = {"10": "10 against 00", "01": "01 against 00", "11": "11 against 00", "interaction": "Interaction"}
 P_NAMES = {"p_saddle": "saddlepoint", "boot_p": "bootstrap", "p": "Wald"}
-QQ_SERIES = {  # drawn in this order
-    "p": ("Wald", GREY),
-    "p_saddle": ("saddlepoint", ORANGE),
-    "boot_basic_p": ("bootstrap ladder", BLUE),
+QQ_SERIES = {  # name, colour, size; drawn in this order, so that series that agree show each other
+    "p": ("Wald", GREY, 3.0),
+    "boot_basic_p": ("bootstrap ladder", BLUE, 4.5),
+    "p_saddle": ("saddlepoint", ORANGE, 2.0),
 }
 STEEPEST = 3.0  # height of a QQ plot over its width, in units of the axes
 LEVEL = 0.95
@@ -77,11 +77,11 @@ def qq(links: pd.DataFrame, ax: Axes, *, top: float | None = None) -> Axes:
     top = min(highest, STEEPEST * widest) if top is None else top
     _band(ax, n)
     for name, p in series.items():
-        _quantiles(ax, p, *QQ_SERIES[name], top)
+        _quantiles(ax, p, top, *QQ_SERIES[name])
     if "boot_basic_p" in series:
         floor = float(series["boot_basic_p"][0])
         at_floor = int((series["boot_basic_p"] == floor).sum())
-        label = f"smallest p of the ladder, {floor:.2g}: {at_floor:,} links"
+        label = f"smallest p of the ladder, {floor:.2g} (n = {at_floor:,})"
         ax.axhline(float(_log10(floor)), color=BLUE, linestyle=(0, (4, 3)), linewidth=0.8, label=label, zorder=1)
     ax.set(xlim=(0, widest * 1.04), ylim=(0, max(top, widest) * 1.06))
     ax.set_xlabel("expected −log10 p")
@@ -111,13 +111,13 @@ def _log10(p: Floats | float) -> Floats:
         return np.asarray(-np.log10(p))
 
 
-def _quantiles(ax: Axes, p: Floats, label: str, colour: str, top: float) -> None:
+def _quantiles(ax: Axes, p: Floats, top: float, label: str, colour: str, size: float) -> None:
     expected, observed = _log10((np.arange(len(p)) + 0.5) / len(p)), _log10(p)
     above = observed > top * (1 + 1e-9)
     label += f" ({above.sum():,} above)" if above.any() else ""
     kept = np.flatnonzero(~above)
     kept = kept[thin(expected[kept], observed[kept])]
-    ax.plot(expected[kept], observed[kept], ".", color=colour, markersize=3.0, markeredgewidth=0, label=label)
+    ax.plot(expected[kept], observed[kept], ".", color=colour, markersize=size, markeredgewidth=0, label=label)
     if above.any():
         places = expected[above]
         places = places[thin(places, np.zeros(len(places)))]
@@ -196,6 +196,7 @@ def volcano(
     if test == "interaction" and "one_cell" in table.columns:
         _ring(ax, x, y, table["one_cell"].fillna(False).to_numpy(bool)[drawn])
     ax.axvline(0.0, color=DARK, linewidth=0.5, zorder=0)
+    ax.autoscale(axis="y")  # on axes shared with others, to all their points
     ax.set_ylim(bottom=0)
     ax.set_xlabel("interaction I (log ratio)" if test == "interaction" else f"log ratio of {test} to 00")
     ax.set_ylabel(f"−log10 p ({P_NAMES[name.rsplit('_', 1)[0]]})")
@@ -231,8 +232,9 @@ def volcanoes(
     return figure
 
 
+@house_style
 def legend_below(figure: Figure, ax: Axes) -> None:
     """One legend for a figure, that of one of its axes."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), markerscale=1.6)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(labels) == 3 else 2, markerscale=1.3)
