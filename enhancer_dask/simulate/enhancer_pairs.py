@@ -138,7 +138,7 @@ def simulate_enhancer_pairs(
 
     References
     ----------
-    .. [1] Zhou et al. (2024), Genome-wide analysis of enhancer interactions (GLiMMIRS), Genome Biology.
+    .. [1] Zhou et al. (2024), Cell Genomics 4, 100672 (GLiMMIRS).
 
     Examples
     --------
@@ -183,7 +183,8 @@ def _shares(truth: Mapping[Kind, float]) -> Floats:
     shares = np.array([truth.get(kind, 0.0) for kind in KINDS], dtype=np.float64)
     if not ((shares >= 0.0).all() and 0.0 < shares.sum() < np.inf):
         raise InputError(f"truth has the shares {dict(truth)}; want numbers of 0 or more, not all 0")
-    return shares / shares.sum()
+    relative: Floats = shares / shares.sum()
+    return relative
 
 
 def _check(
@@ -226,7 +227,8 @@ def _cells(rng: np.random.Generator, n: int, median_umi: float) -> tuple[NDArray
 
 def _open_chances(rng: np.random.Generator, n_peaks: int, open_share: tuple[float, float], depth: Floats) -> Floats:
     """Chance that a peak is open in a cell, ``1 - exp(-rate * depth)``, with the wanted mean; (peaks, cells)."""
-    wanted = np.exp(rng.uniform(*np.log(open_share), size=n_peaks))
+    low, high = np.log(open_share)
+    wanted = np.exp(rng.uniform(low, high, size=n_peaks))
     rates = np.geomspace(1e-4, 100.0, 400)
     rate = np.interp(wanted, -np.expm1(-rates[:, None] * depth).mean(axis=1), rates)
     chances: Floats = -np.expm1(-rate[:, None] * depth)

@@ -1,0 +1,131 @@
+"""Does the interval of the interaction hold, do its p-values, and what do they find? Simulated pairs, known truth.
+
+    python bench/interaction_study.py [--quick] [--pairs N] [--skip-ladder]
+
+``simulate_enhancer_pairs``, 2,597 cells, one table per truth (multiplicative, additive, synergistic with I of 0.1, 0.25,
+0.5 and 1) and dispersion of the counts (0, which is Poisson, and 0.5), 2,000 pairs each. ``ed.epistasis`` with its
+defaults and the published ladder (100, then 5,000 if p < 0.1). ``by_dispersion`` holds, for each dispersion,
+
+* ``coverage``: share of pairs whose 95% interval of I (low_interaction, high_interaction) holds the true I, per truth;
+  ``coverage_wald``: the same of beta +- 1.96 se from the Fisher information; ``missed``: shares of intervals that lie
+  below and above the truth, multiplicative pairs;
+* ``type_1``: share of multiplicative pairs with p < 0.05, for p_saddle, boot_p, and Wald's p of I;
+* ``power``: share of synergistic pairs with p < 0.05, per effect size, for the same three;
+* ``departure_coverage``: share of additive pairs whose 95% interval of the departure from additivity holds 0;
+* ``verdict``: share of each verdict, per truth.
+
+Shares are over pairs whose I was tested (``tested``, per truth); those of ``all`` pairs come first, then those by
+doubly open cells. ``se`` is the binomial standard error of the coverage of one truth. ``goals`` says whether, over the
+multiplicative pairs of each dispersion, coverage lies between 0.93 and 0.97, type-I error of p_saddle between 0.04 and
+0.06. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import monocytes  # noqa: F401  beside this file; keeps BLAS to one thread, so it comes before numpy
+
+# isort: split
+import numpy as np
+import pandas as pd
+
+import enhancer_dask as ed
+from enhancer_dask.simulate.enhancer_pairs import CELLTYPE, simulate_enhancer_pairs
+from enhancer_dask.stats.bootstrap import Rung
+
+DISPERSIONS = (0.0, 0.5)
+EFFECTS = (0.1, 0.25, 0.5, 1.0)
+LADDER = (Rung(100, 0.1), Rung(5_000, 0.0))
+METHODS = {"saddle": "p_saddle_interaction", "ladder": "boot_p_interaction", "wald": "p_interaction"}
+BINS = {"n_11 < 10": (0, 10), "10-19": (10, 20), "20-49": (20, 50), "50-99": (50, 100), "n_11 >= 100": (100, 10**9)}
+LEVEL = 0.05
+Z = 1.959963985
+COVERAGE_GOAL, TYPE_1_GOAL = (0.93, 0.97), (0.04, 0.06)
+
+
+def table_of(truth: str, interaction: float, dispersion: float, args: argparse.Namespace, seed: int) -> pd.DataFrame:
+    """Result of ``ed.epistasis`` beside the truth, where I was tested."""
+    sim = simulate_enhancer_pairs(
+        n_pairs=args.pairs, truth=truth, interaction=interaction, dispersion=dispersion, seed=seed
+    )
+    result = ed.epistasis(
+        sim.to_mudata(), sim.pairs, celltype=CELLTYPE, p="saddle" if args.skip_ladder else "both", ladder=LADDER,
+        seed=seed, progress=False,
+    )  # fmt: skip
+    known = sim.truth[["gene", "enhancer_1", "enhancer_2", "interaction"]].rename(columns={"interaction": "truth"})
+    joined = result.merge(known, on=["gene", "enhancer_1", "enhancer_2"], validate="one_to_one")
+    return joined[joined["status_interaction"] == "tested"]
+
+
+def by_cells(table: pd.DataFrame, hits: pd.Series) -> dict[str, float]:
+    """Share of hits over all pairs, and by doubly open cells where there are 20 pairs or more."""
+    out = {"all": round(float(hits.mean()), 4)}
+    for name, (low, high) in BINS.items():
+        here = (table["n_11"] >= low) & (table["n_11"] < high)
+        if here.sum() >= 20:
+            out[name] = round(float(hits[here].mean()), 4)
+    return out
+
+
+def found(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Shares of p < 0.05 by method; a p-value that is missing finds nothing."""
+    return {name: by_cells(table, table[column] < LEVEL) for name, column in METHODS.items() if table[column].any()}
+
+
+def study(dispersion: float, args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """All tables of one dispersion, each with a seed of its own."""
+    designs = {"multiplicative": ("multiplicative", 0.0), "additive": ("additive", 0.0)}
+    designs |= {f"synergistic {effect}": ("synergistic", effect) for effect in EFFECTS}
+    out: dict[str, Any] = {key: {} for key in ("tested", "coverage", "coverage_wald", "power", "verdict")}
+    for k, (name, (truth, interaction)) in enumerate(designs.items()):
+        table = table_of(truth, interaction, dispersion, args, seed + k)
+        low, high, true = table["low_interaction"], table["high_interaction"], table["truth"]
+        off = (table["beta_interaction"] - true).abs()
+        out["tested"][name] = by_cells(table, pd.Series(1.0, index=table.index)) | {"all": len(table)}
+        out["coverage"][name] = by_cells(table, (low <= true) & (true <= high))
+        out["coverage_wald"][name] = by_cells(table, off <= Z * table["se_interaction"])
+        out["verdict"][name] = table["verdict"].value_counts(normalize=True).round(4).to_dict()
+        if name == "multiplicative":
+            out["missed"] = {"below": by_cells(table, high < true), "above": by_cells(table, low > true)}
+            out["type_1"] = found(table)
+        elif truth == "synergistic":
+            out["power"][name] = found(table)
+        else:
+            holds_0 = (table["departure_additive_low"] <= 0.0) & (table["departure_additive_high"] >= 0.0)
+            out["departure_coverage"] = by_cells(table, holds_0)
+        print(f"dispersion {dispersion}, {name}: coverage {out['coverage'][name]['all']}", file=sys.stderr)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a short form that shows that it runs")
+    parser.add_argument("--pairs", type=int, help="per table (default 2,000; quick 100)")
+    parser.add_argument("--skip-ladder", action="store_true", help="no bootstrap p-values")
+    parser.add_argument("--seed", type=int, default=1_000)
+    args = parser.parse_args()
+    args.pairs = args.pairs or (100 if args.quick else 2_000)
+    began = time.perf_counter()
+    results = {str(d): study(d, args, args.seed + 100 * k) for k, d in enumerate(DISPERSIONS)}
+    null = [result for result in results.values()]
+    out: dict[str, Any] = {"bench": "interaction_study", "pairs": args.pairs, "cells": 2597, "quick": args.quick}
+    out["se"] = round(float(np.sqrt(0.95 * 0.05 / args.pairs)), 4)
+    out["goals"] = {
+        "coverage": all(within(r["coverage"]["multiplicative"]["all"], COVERAGE_GOAL) for r in null),
+        "type_1": all(within(r["type_1"]["saddle"]["all"], TYPE_1_GOAL) for r in null),
+    }
+    out |= {"by_dispersion": results, "seconds": round(time.perf_counter() - began)}
+    print(json.dumps(out), flush=True)
+
+
+def within(value: float, goal: tuple[float, float]) -> bool:
+    return goal[0] <= value <= goal[1]
+
+
+if __name__ == "__main__":
+    main()
