@@ -319,21 +319,31 @@ def _bias(rows, cells, opened, counts, slope_tau, work, d, small):
 
 
 @compiled
-def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
-    """Fill ``out`` with r, u, effective cells, sd, bias, leverage; False if there is no saddle at twice the fit."""
+def slopes_at(rows, cells, opened, counts, offset, fit, work, d, small, slope_tau, slope_gamma):
+    """Fill the direction in which (tau, gamma) leave the fit as the cut-off does; sd of the coefficient, NaN if none.
+
+    Leaves in ``d`` and ``work`` what the derivatives at the fit are.
+    """
     p = fit.size
-    coef, tau, slope_tau, slope_gamma = fit.copy(), np.zeros(p), np.empty(p), np.empty(p - 1)
-    step_tau, step_gamma = np.empty(p), np.empty(p - 1)
-    _derivatives(rows, cells, opened, counts, offset, coef, tau, work, d)
+    slope_tau[:] = 0.0
+    _derivatives(rows, cells, opened, counts, offset, fit, slope_tau, work, d)
     towards = d[3][:, p - 1].copy()  # K_tau moves so when the cut-off leaves beta
     d[0][:] = towards
     if not _newton_step(d, small, slope_tau, slope_gamma):
-        return False
-    sd = 1.0 / math.sqrt(-np.sum(slope_tau * towards))
-    out[3], out[4] = sd, _bias(rows, cells, opened, counts, slope_tau, work, d, small)
-    distance = fit[p - 1]
-    if abs(distance) < NEAREST * sd:
-        distance = math.copysign(NEAREST * sd, distance)
+        return np.nan
+    return 1.0 / math.sqrt(-np.sum(slope_tau * towards))
+
+
+@compiled
+def saddle_at(
+    rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+):
+    """(r, u, effective cells, leverage) where the cut-off is ``distance`` from the fit's last coefficient; NaN if none.
+
+    ``coef`` and ``tau`` receive the saddle, ``steps`` is scratch of shape (2, p).
+    """
+    p = fit.size
+    step_tau, step_gamma = steps[0], steps[1, : p - 1]
     for pieces in PIECES:
         tau[:] = slope_tau * (distance / pieces)
         coef[: p - 1] = fit[: p - 1] + slope_gamma * (distance / pieces)
@@ -344,10 +354,30 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
             if not np.isfinite(k_value):
                 break
         if np.isfinite(k_value):
-            r, u, out[2], out[5] = _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
-            out[0], out[1] = r, u
-            return np.isfinite(out[1])
-    return False
+            return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
+    return np.nan, np.nan, np.nan, np.nan
+
+
+@compiled
+def away(distance, sd):
+    """A distance from the estimate at which the tail is not 0/0."""
+    return distance if abs(distance) >= NEAREST * sd else math.copysign(NEAREST * sd, distance)
+
+
+@compiled
+def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
+    """Fill ``out`` with r, u, effective cells, sd, bias, leverage; False if there is no saddle at twice the fit."""
+    p = fit.size
+    slope_tau, slope_gamma, coef, tau, steps = np.empty(p), np.empty(p - 1), fit.copy(), np.empty(p), np.empty((2, p))
+    sd = slopes_at(rows, cells, opened, counts, offset, fit, work, d, small, slope_tau, slope_gamma)
+    if not np.isfinite(sd):
+        return False
+    out[3], out[4] = sd, _bias(rows, cells, opened, counts, slope_tau, work, d, small)
+    distance = away(fit[p - 1], sd)
+    out[0], out[1], out[2], out[5] = saddle_at(
+        rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+    )
+    return np.isfinite(out[1])
 
 
 @compiled

@@ -98,9 +98,11 @@ class StateSaddles:
     sd: Floats
     """Standard deviation over resamples, shape (L, 4); NaN where not computed."""
     low: Floats
-    """Lower end of the confidence interval of I, shape (L,)."""
+    """Lower end of the confidence interval of I, shape (L,); NaN where it was not found."""
     high: Floats
     """Upper end."""
+    p_interval: Floats
+    """P-value of the test that the interval inverts: below 1 - level where the interval leaves 0 out, shape (L,)."""
     trust: Ints
     """Codes of :mod:`enhancer_dask.stats.saddlepoint`, shape (L, 4)."""
 
