@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,36 @@ class MultiomeStore:
         t = self.celltypes.index(celltype)
         return slice(int(self._bounds[t]), int(self._bounds[t + 1]))
 
+    def chosen_types(self, celltype: str | Sequence[str] | None) -> list[str]:
+        """Cell types asked for, each once; all of the store for None.
+
+        Raises
+        ------
+        InputError
+            If one is not in the store, or none is asked for.
+        """
+        asked = [celltype] if isinstance(celltype, str) else self.celltypes if celltype is None else celltype
+        types = list(dict.fromkeys(asked))
+        if not types:
+            raise InputError("no cell type given")
+        for name in types:
+            self.cells_of(name)
+        return types
+
+    def rows_of(self, kind: str, names: pd.Series, label: str = "pairs") -> NDArray[np.int64]:
+        """Positions of genes or peaks.
+
+        Raises
+        ------
+        InputError
+            If a name is not in the store; ``label`` says where the names come from.
+        """
+        rows: NDArray[np.int64] = pd.Index(self.column(kind)).get_indexer(pd.Index(names, dtype=object))
+        unknown = names[rows < 0].unique()
+        if len(unknown):
+            raise InputError(f"{label}: {kind} {unknown[0]!r} is not in {self.path} ({len(unknown)} unknown in all)")
+        return rows
+
     @property
     def cell_columns(self) -> list[str]:
         """Names of the columns known per cell, as in the store without ``cell_``."""
@@ -219,6 +249,21 @@ class MultiomeStore:
                 f"{found[bad]} non-zero cells of type {celltype!r}, ingest counted {expected[bad]}"
             )
         return block
+
+
+@lru_cache(maxsize=4)
+def opened(path: Path, fingerprint: str) -> MultiomeStore:
+    """A store as this process saw it first: labels are read once, not once a chunk.
+
+    Raises
+    ------
+    StoreError
+        If the store is not the one of this fingerprint.
+    """
+    store = MultiomeStore(path)
+    if store.fingerprint != fingerprint:
+        raise StoreError(f"{path}: was replaced while the run was going on")
+    return store
 
 
 def _span(rows: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from enhancer_dask.errors import InputError, ResumeError, StoreError
 from enhancer_dask.io.files import staged
 
 META_KEY = b"enhancer_dask"
+ENHANCER_PAIR = ("gene", "enhancer_1", "enhancer_2")
 
 
 def read_table(path: str | Path, *, required: tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -102,19 +103,48 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def check_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
     """The columns ``gene`` and ``peak`` of a pairs table, checked for empty names."""
-    for name in ("gene", "peak"):
+    return check_names(table, label, ("gene", "peak"))
+
+
+def read_enhancer_pairs(path: str | Path) -> pd.DataFrame:
+    """Enhancer pairs: a table with columns ``gene``, ``enhancer_1``, ``enhancer_2`` and perhaps ``celltype``.
+
+    Raises
+    ------
+    InputError
+        See :func:`read_table` and :func:`check_enhancer_pairs`.
+    """
+    table = read_table(path, required=ENHANCER_PAIR, text=(*ENHANCER_PAIR, "celltype"))
+    return check_enhancer_pairs(table, str(path))
+
+
+def check_enhancer_pairs(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The columns that name enhancer pairs, ``celltype`` first if it is there, checked for empty names.
+
+    A pair of a peak with itself passes, as in the published table: it has no cells in state 10 or 01.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, a name is empty, or the table is.
+    """
+    return check_names(table, label, ("celltype", *ENHANCER_PAIR) if "celltype" in table.columns else ENHANCER_PAIR)
+
+
+def check_names(table: pd.DataFrame, label: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Columns of names as text, with rows numbered from 0."""
+    for name in columns:
         if name not in table.columns:
             raise InputError(
-                f"{label}: column {name!r} is missing; columns found: {', '.join(map(str, table.columns))}"
+                f"{label}: column {name!r} is missing; columns found: {', '.join(map(str, table.columns)) or 'none'}"
             )
         empty = table[name].isna() | (table[name].astype(str) == "")
         if empty.any():
-            raise InputError(
-                f"{label}: column {name!r} is empty in {empty.sum()} rows (first: row {empty.argmax() + 1})"
-            )
+            row = int(empty.to_numpy().argmax()) + 1
+            raise InputError(f"{label}: column {name!r} is empty in {empty.sum()} rows (first: row {row})")
     if table.empty:
         raise InputError(f"{label}: the table is empty")
-    return table[["gene", "peak"]].astype(str).reset_index(drop=True)
+    return table[list(columns)].astype(str).reset_index(drop=True)
 
 
 def output_table(path: str | Path) -> Path:

@@ -131,8 +131,7 @@ def scent(
             )  # fmt: skip
     data, out = MultiomeStore(Path(store).absolute()), output_table(out)
     terms = tuple(term for term, _, _ in parse_terms(covariates))
-    asked = [celltype] if isinstance(celltype, str) else data.celltypes if celltype is None else celltype
-    types = list(dict.fromkeys(asked))
+    types = data.chosen_types(celltype)
     options = Options(regression, p, engine, seed, binarise, min_fraction, tuple(ladder))
     certificate = Certify(certify, certify_below)
     _check_options(options, certificate, chunk_pairs)
@@ -233,8 +232,6 @@ def _check_request(
     warn: Callable[[str], None],
 ) -> None:
     """Find before the run what would fail in every chunk."""
-    if not types:
-        raise InputError("no cell type given")
     for celltype in types:
         read = read_covariates(store, celltype, terms)
         for term in read.constant:

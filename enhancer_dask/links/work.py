@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from enhancer_dask import chunks
-from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.links.candidates import signed_distance
 from enhancer_dask.links.certificate import certify_block, choose
 from enhancer_dask.links.covariates import read_covariates, read_offset
 from enhancer_dask.links.pair_tests import Options, indicators_of, scent_block
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.stats.poisson import make_nuisance
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, opened
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -130,28 +128,11 @@ def make_request(
     InputError
         If a gene or peak is not in the store.
     """
-    gene, peak = _rows(store, pairs, "gene"), _rows(store, pairs, "peak")
+    gene, peak = store.rows_of("gene", pairs["gene"]), store.rows_of("peak", pairs["peak"])
     order = np.lexsort((peak, gene))
     return Request(
         store.path, store.fingerprint, tuple(celltypes), gene[order], peak[order], covariates, offset, options
     )
-
-
-def _rows(store: MultiomeStore, pairs: pd.DataFrame, kind: str) -> NDArray[np.int64]:
-    rows: NDArray[np.int64] = pd.Index(store.column(kind)).get_indexer(pd.Index(pairs[kind], dtype=object))
-    unknown = pairs[kind][rows < 0].unique()
-    if len(unknown):
-        raise InputError(f"pairs: {kind} {unknown[0]!r} is not in {store.path} ({len(unknown)} unknown in all)")
-    return rows
-
-
-@lru_cache(maxsize=4)
-def _opened(path: Path, fingerprint: str) -> MultiomeStore:
-    """A store as this process saw it first: labels are read once, not once a chunk."""
-    store = MultiomeStore(path)
-    if store.fingerprint != fingerprint:
-        raise StoreError(f"{path}: was replaced while the run was going on")
-    return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +162,7 @@ def _load(store: MultiomeStore, block: Block) -> _Loaded:
 
 def scent_chunk(block: Block) -> pd.DataFrame:
     """One chunk on a worker: rows of genes and peaks in, table out."""
-    store = _opened(block.store, block.fingerprint)
+    store = opened(block.store, block.fingerprint)
     data = _load(store, block)
     table = scent_block(
         data.rna, data.atac, data.gene, data.peak, data.covariates,
@@ -197,7 +178,7 @@ def scent_chunk(block: Block) -> pd.DataFrame:
 
 def certify_chunk(block: Block, row: Ints, n_resamples: int) -> pd.DataFrame:
     """Certify some pairs on a worker; ``row`` is their place in the result."""
-    store = _opened(block.store, block.fingerprint)
+    store = opened(block.store, block.fingerprint)
     data, options = _load(store, block), block.options
     genes, peaks = store.features("gene", block.gene)["name"], store.features("peak", block.peak)["name"]
     table = certify_block(

@@ -234,8 +234,8 @@ def _spread(rows, cells, opened, counts, tau, work):
 
 
 @compiled
-def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value):
-    """(r, u, effective number of cells, leverage) from the saddle that was just found."""
+def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, judge):
+    """(r, u, effective number of cells, leverage) from the saddle that was just found; no leverage if not to ``judge``."""
     tilt, mean, spread, fisher, form, gathered = work[2], work[3], work[4], work[5], work[6], work[7]
     factor, inverse, sums = small[5], small[4], small[6]
     p, n = tau.size, counts.size
@@ -247,10 +247,12 @@ def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_valu
         return np.nan, np.nan, np.nan, np.nan
     information = half_log_det(factor) - math.log(factor[p - 1, p - 1])  # the peak is last, so that leaves gamma's
     log_ratio = 2.0 * information - half_log_det(small[0]) - half_log_det(small[1])
-    invert(factor, inverse)
-    leverage = _largest_leverage(rows, cells, opened, fisher, inverse, form, gathered)
-    invert(small[0], inverse)
-    leverage = max(leverage, _largest_leverage(rows, cells, opened, spread, inverse, form, gathered))
+    leverage = np.nan
+    if judge:
+        invert(factor, inverse)
+        leverage = _largest_leverage(rows, cells, opened, fisher, inverse, form, gathered)
+        invert(small[0], inverse)
+        leverage = max(leverage, _largest_leverage(rows, cells, opened, spread, inverse, form, gathered))
     m1, m2, m3, m4 = _spread(rows, cells, opened, counts, tau, work)
     t = tau[p - 1]
     r = math.copysign(root(k_value, n, m1, m2, m3, m4), t)
@@ -336,11 +338,11 @@ def slopes_at(rows, cells, opened, counts, offset, fit, work, d, small, slope_ta
 
 @compiled
 def saddle_at(
-    rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+    rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps, judge
 ):
     """(r, u, effective cells, leverage) where the cut-off is ``distance`` from the fit's last coefficient; NaN if none.
 
-    ``coef`` and ``tau`` receive the saddle, ``steps`` is scratch of shape (2, p).
+    ``coef`` and ``tau`` receive the saddle, ``steps`` is scratch of shape (2, p). Without ``judge`` no leverage.
     """
     p = fit.size
     step_tau, step_gamma = steps[0], steps[1, : p - 1]
@@ -354,8 +356,22 @@ def saddle_at(
             if not np.isfinite(k_value):
                 break
         if np.isfinite(k_value):
-            return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value)
+            return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, judge)
     return np.nan, np.nan, np.nan, np.nan
+
+
+@compiled
+def saddle_near(rows, cells, opened, counts, offset, step, slope_tau, slope_gamma, coef, tau, work, d, small, steps):
+    """As :func:`saddle_at` from the saddle in ``coef`` and ``tau``, the cut-off moved by ``step``."""
+    p = tau.size
+    tau += slope_tau * step
+    coef[: p - 1] += slope_gamma * step
+    coef[p - 1] += step
+    step_tau, step_gamma = steps[0], steps[1, : p - 1]
+    k_value = _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma)
+    if not np.isfinite(k_value):
+        return np.nan, np.nan, np.nan, np.nan
+    return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, False)
 
 
 @compiled
@@ -375,7 +391,22 @@ def _saddle_pair(rows, cells, opened, counts, offset, fit, work, d, small, out):
     out[3], out[4] = sd, _bias(rows, cells, opened, counts, slope_tau, work, d, small)
     distance = away(fit[p - 1], sd)
     out[0], out[1], out[2], out[5] = saddle_at(
-        rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+        rows,
+        cells,
+        opened,
+        counts,
+        offset,
+        fit,
+        distance,
+        slope_tau,
+        slope_gamma,
+        coef,
+        tau,
+        work,
+        d,
+        small,
+        steps,
+        True,
     )
     return np.isfinite(out[1])
 

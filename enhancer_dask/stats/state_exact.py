@@ -65,7 +65,21 @@ def _refit(test, nuisance_rows, state, watched, counts, offset, weights, start, 
 
 @compiled
 def refit_marked_states(
-    marked, which, nuisance_rows, watched, rna, peaks, gene, first, second, offset, contrasts, joint, resamples, tolerance, out
+    marked,
+    which,
+    nuisance_rows,
+    watched,
+    rna,
+    peaks,
+    gene,
+    first,
+    second,
+    offset,
+    contrasts,
+    joint,
+    resamples,
+    tolerance,
+    out,
 ):
     """Refit the marked pairs of (test, resample), into ``out``; both of shape (A, R)."""
     k, n = nuisance_rows.shape
@@ -99,7 +113,12 @@ def starts(pairs: StatePairs, fits: StateFits) -> tuple[Floats, Floats]:
 
 
 def refit_exactly(
-    pairs: StatePairs, start: tuple[Floats, Floats], resamples: NDArray[Any], which: Ints, marked: NDArray[np.bool_], out: Floats
+    pairs: StatePairs,
+    start: tuple[Floats, Floats],
+    resamples: NDArray[Any],
+    which: Ints,
+    marked: NDArray[np.bool_],
+    out: Floats,
 ) -> None:
     """Fill ``out``, shape (A, R), where ``marked``, shape (A, R)."""
     nuisance = pairs.nuisance

@@ -168,7 +168,9 @@ def _meat(z, counts, bounds, rate, scale, work, meat):
 
 
 @compiled
-def _fit_states(z, offset, rna, peaks, gene, first, second, slopes, levels, tallies, means, infos, meats, errors, status):
+def _fit_states(
+    z, offset, rna, peaks, gene, first, second, slopes, levels, tallies, means, infos, meats, errors, status
+):
     """Fill the results pair by pair: slopes, levels, mean of z per state and information on g of each test.
 
     Shapes: slopes (L, 4, c); levels (L, 4, 4); tallies (L, 4), the counts of the states; means (L, 4, c), infos
@@ -197,7 +199,9 @@ def _fit_states(z, offset, rna, peaks, gene, first, second, slopes, levels, tall
         if gene[pair] != last:
             last = gene[pair]
             warm[:] = 0.0
-        for t in range(3, -1, -1):  # the slopes of all cells are a start for those of some, and for the gene's next pair
+        for t in range(
+            3, -1, -1
+        ):  # the slopes of all cells are a start for those of some, and for the gene's next pair
             used, usable = of_test[t], True
             for s in used:
                 usable = usable and totals[s] > 0.0  # no counts or no cells: the plain fit says what follows

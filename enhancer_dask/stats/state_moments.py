@@ -27,7 +27,9 @@ from enhancer_dask.stats.states import INTERACTION, StateFits, StatePairs
 
 
 @compiled
-def _sums_of_states(groups, layout, counts, mean, z, tile, n_terms, parent, axis, all_moments, y_sums, work, features, moments, sums):
+def _sums_of_states(
+    groups, layout, counts, mean, z, tile, n_terms, parent, axis, all_moments, y_sums, work, features, moments, sums
+):
     """Moments, shape (4, terms, LANES), and sums of counts times (1, z), shape (4, 1 + c, LANES), of every state.
 
     The largest state is what the others leave of all cells. States without cells have zeros.

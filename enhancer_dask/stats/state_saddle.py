@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from enhancer_dask.stats import saddlepoint
 from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.grams import linear_predictor
-from enhancer_dask.stats.saddlepoint import away, saddle_at, slopes_at
+from enhancer_dask.stats.saddlepoint import away, saddle_at, saddle_near, slopes_at
 from enhancer_dask.stats.state_fits import sort_by_state
 from enhancer_dask.stats.states import INTERACTION, Floats, Ints, StateFits, StatePairs, StateSaddles
 from enhancer_dask.stats.tails import two_sided_all
@@ -33,38 +33,75 @@ def _scratch(p):
     """What a saddle of p coefficients needs beside the rows of cells."""
     d = (np.empty(p), np.empty(p), np.empty((p, p)), np.empty((p, p)), np.empty((p - 1, p - 1)))
     square = np.empty((4, p, p))
-    small = (square[0], np.empty((p - 1, p - 1)), square[1], np.empty((p - 1, p - 1)), square[2], square[3], np.empty((p, p)))
+    small = (
+        square[0],
+        np.empty((p - 1, p - 1)),
+        square[1],
+        np.empty((p - 1, p - 1)),
+        square[2],
+        square[3],
+        np.empty((p, p)),
+    )
     return d, small
 
 
 @compiled
-def _deviate(data, slopes, scratch, fit, distance, work, d, small):
-    """Normal deviate of P(coefficient* < estimate + distance), NaN if there is no saddle.
+def _modified_root(r, u):
+    """Normal deviate of P(coefficient* < cut-off).
 
     Barndorff-Nielsen's r*, equal to Lugannani and Rice's tail to its order and smooth through the estimate.
     """
+    return r + math.log(u / r) / r if r != 0.0 and u / r > 0.0 else np.nan
+
+
+@compiled
+def _deviate(data, slopes, scratch, fit, distance, work, d, small):
+    """Normal deviate of P(coefficient* < estimate + distance), NaN if there is no saddle."""
     rows, cells, opened, counts, offset = data
     slope_tau, slope_gamma = slopes
     coef, tau, steps = scratch
     r, u, _, _ = saddle_at(
-        rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+        rows,
+        cells,
+        opened,
+        counts,
+        offset,
+        fit,
+        distance,
+        slope_tau,
+        slope_gamma,
+        coef,
+        tau,
+        work,
+        d,
+        small,
+        steps,
+        False,
     )
-    return r + math.log(u / r) / r if r != 0.0 and u / r > 0.0 else np.nan
+    return _modified_root(r, u)
 
 
 @compiled
 def _quantile(data, slopes, scratch, fit, sd, target, work, d, small):
     """Distance from the estimate to the value whose normal deviate is ``target``, by secants; NaN if not found."""
-    at, last, z_last = target * sd, 0.0, np.nan
+    rows, cells, opened, counts, offset = data
+    slope_tau, slope_gamma = slopes
+    coef, tau, steps = scratch
+    at = target * sd
+    z = _deviate(data, slopes, scratch, fit, at, work, d, small)
+    slope = z / at  # of the way from the estimate
     for _ in range(8):
-        z = _deviate(data, slopes, scratch, fit, at, work, d, small)
-        slope = (z - z_last) / (at - last) if np.isfinite(z_last) else 1.0 / sd
         if not (np.isfinite(z) and slope > 0.0):
             return np.nan
-        last, z_last = at, z
-        at += (target - z) / slope
+        step = (target - z) / slope
         if abs(target - z) < Z_TOLERANCE:
-            return at
+            return at + step
+        r, u, _, _ = saddle_near(
+            rows, cells, opened, counts, offset, step, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+        )
+        new = _modified_root(r, u)
+        slope = (new - z) / step
+        at, z = at + step, new
     return np.nan
 
 
@@ -117,7 +154,22 @@ def _saddle_test(rows, n_closed, counts, offset, fit, half, buffer, d, small, ou
     acceleration = _acceleration(data, slope_tau, work) if half > 0.0 else 0.0
     distance = away(fit[p - 1], sd)
     out[0], out[1], out[2], out[4] = saddle_at(
-        rows, cells, opened, counts, offset, fit, distance, slope_tau, slope_gamma, coef, tau, work, d, small, steps
+        rows,
+        cells,
+        opened,
+        counts,
+        offset,
+        fit,
+        distance,
+        slope_tau,
+        slope_gamma,
+        coef,
+        tau,
+        work,
+        d,
+        small,
+        steps,
+        True,
     )
     if half > 0.0:
         _bca(data, slopes, scratch, fit, sd, half, work, d, small, acceleration, interval)
@@ -158,7 +210,17 @@ def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint,
             some_counts = np.concatenate((counts[:n_00], counts[start:stop]))
             some_shift = np.concatenate((shift[:n_00], shift[start:stop]))
             found[pair, t] = _saddle_test(
-                few, n_00, some_counts, some_shift, contrasts[pair, t], 0.0, buffer, d, small, table[pair, t], no_interval
+                few,
+                n_00,
+                some_counts,
+                some_shift,
+                contrasts[pair, t],
+                0.0,
+                buffer,
+                d,
+                small,
+                table[pair, t],
+                no_interval,
             )
         informative[pair, 3] = positive.min()
         rarest[pair, 3] = np.diff(bounds).min()
@@ -210,9 +272,7 @@ def saddle_states(pairs: StatePairs, fits: StateFits, *, level: float = 0.95) ->
     )  # fmt: skip
 
 
-def _trust(
-    table: Floats, informative: Ints, rarest: Ints, fitted: NDArray[np.bool_], found: NDArray[np.bool_]
-) -> Ints:
+def _trust(table: Floats, informative: Ints, rarest: Ints, fitted: NDArray[np.bool_], found: NDArray[np.bool_]) -> Ints:
     """Codes of trust, by the bounds of :mod:`.saddlepoint` and, for the interaction, on the rarest state."""
     s, effective, leverage = saddlepoint, table[:, :, 2], table[:, :, 4]
     rare = (rarest < FEWEST_IN_STATE) & (np.arange(4) == INTERACTION)
