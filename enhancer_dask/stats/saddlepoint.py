@@ -235,7 +235,7 @@ def _spread(rows, cells, opened, counts, tau, work):
 
 @compiled
 def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, judge):
-    """(r, u, effective number of cells, leverage) from the saddle that was just found; no leverage if not to ``judge``."""
+    """(r, u, effective cells, leverage) from the saddle that was just found; leverage only if to ``judge``."""
     tilt, mean, spread, fisher, form, gathered = work[2], work[3], work[4], work[5], work[6], work[7]
     factor, inverse, sums = small[5], small[4], small[6]
     p, n = tau.size, counts.size

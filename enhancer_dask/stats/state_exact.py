@@ -26,7 +26,7 @@ def limit_of_resample(test, cells, totals):
             continue
         empty = empty or cells[s] == 0.0
         if totals[s] == 0.0:
-            if s == 3 or (test == INTERACTION) == (s == 0):
+            if (s == 0 or s == 3) if test == INTERACTION else s != 0:
                 falls = True
             else:
                 rises = True
@@ -37,7 +37,7 @@ def limit_of_resample(test, cells, totals):
 
 @compiled
 def _refit(test, nuisance_rows, state, watched, counts, offset, weights, start, scratch, tolerance):
-    """Coefficient of a test for one set of case weights, all cells; overwrites ``scratch``, (4 + c, n), and ``weights``."""
+    """Coefficient of a test for one set of case weights; overwrites ``scratch``, (4 + c, n), and ``weights``."""
     k, n = nuisance_rows.shape
     cells, totals = np.zeros(4), np.zeros(4)
     for i in range(n):

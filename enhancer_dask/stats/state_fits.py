@@ -1,8 +1,8 @@
 """Poisson fits of the four tests of many enhancer pairs, in one compiled call.
 
 Every state of a regression has a level of its own, so at given slopes g of the covariates the levels have a closed
-form, ``l_s = log(Y_s / M_s(g))`` with ``Y_s`` the counts of the state and ``M_s(g)`` the sum of ``exp(offset + z'g)`` over its
-cells. What is left is concave in g alone,
+form, ``l_s = log(Y_s / M_s(g))`` with ``Y_s`` the counts of the state and ``M_s(g)`` the sum of
+``exp(offset + z'g)`` over its cells. What is left is concave in g alone,
 
     L(g) = (sum_i y_i z_i)'g - sum_s Y_s log M_s(g),
 
@@ -134,6 +134,34 @@ def _fit_slopes(z, offset, bounds, used, totals, sums, slopes, work, level, mean
 
 
 @compiled
+def _slopes_of_gene(z, offset, counts, slopes, work, level, mean, spread, chol, info):
+    """Slopes of the gene's fit without peaks, zeros if there is none: a start that depends on no pair."""
+    bounds, used, totals, sums = np.array([0, counts.size]), np.array([0]), np.empty(1), np.empty((1, slopes.size))
+    totals[0] = _sum_of(counts, 0, counts.size)
+    for j in range(slopes.size):
+        sums[0, j] = _dot_of(z[j], counts, 0, counts.size)
+    slopes[:] = 0.0
+    if totals[0] == 0.0 or not _fit_slopes(
+        z, offset, bounds, used, totals, sums, slopes, work, level, mean, spread, chol, info
+    ):
+        slopes[:] = 0.0
+
+
+@compiled
+def _slopes_of_gene(z, offset, counts, slopes, work, level, mean, spread, chol, info):
+    """Slopes of the gene's fit without peaks, zeros if there is none: a start that depends on no pair."""
+    bounds, used, totals, sums = np.array([0, counts.size]), np.array([0]), np.empty(1), np.empty((1, slopes.size))
+    totals[0] = _sum_of(counts, 0, counts.size)
+    for j in range(slopes.size):
+        sums[0, j] = _dot_of(z[j], counts, 0, counts.size)
+    slopes[:] = 0.0
+    if totals[0] == 0.0:
+        return
+    if not _fit_slopes(z, offset, bounds, used, totals, sums, slopes, work, level, mean, spread, chol, info):
+        slopes[:] = 0.0
+
+
+@compiled
 def _distance(chol, difference):
     """``v' C^-1 v`` from the Cholesky factor of C; overwrites v."""
     out = 0.0
@@ -181,7 +209,7 @@ def _fit_states(
     zs, shift, counts, work = np.empty((c, n)), np.empty(n), np.empty(n), np.empty((4, n))
     totals, sums, level = np.empty(4), np.empty((4, c)), np.empty(4)
     mean, spread, chol, info = np.zeros((4, c)), np.zeros((4, c, c)), np.zeros((c, c)), np.zeros((c, c))
-    difference, last, warm = np.empty(c), -1, np.zeros(c)
+    difference, last, warm, null = np.empty(c), -1, np.zeros(c), np.zeros(c)
     of_test = (np.array([0, 1]), np.array([0, 2]), np.array([0, 3]), np.array([0, 1, 2, 3]))
     for pair in range(gene.size):
         sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
@@ -198,10 +226,9 @@ def _fit_states(
         tallies[pair] = totals
         if gene[pair] != last:
             last = gene[pair]
-            warm[:] = 0.0
-        for t in range(
-            3, -1, -1
-        ):  # the slopes of all cells are a start for those of some, and for the gene's next pair
+            _slopes_of_gene(z, offset, y, null, work, level, mean, spread, chol, info)
+        warm[:] = null
+        for t in range(3, -1, -1):  # the slopes in all cells are a start for those in some
             used, usable = of_test[t], True
             for s in used:
                 usable = usable and totals[s] > 0.0  # no counts or no cells: the plain fit says what follows
@@ -235,12 +262,12 @@ def fit_states(pairs: StatePairs) -> StateFits:
     Parameters
     ----------
     pairs : StatePairs
-        L of them; L may be 0. Pairs of a gene that follow each other start from each other's slopes.
+        L of them; L may be 0. Pairs of a gene that follow each other share its fit without peaks.
 
     Returns
     -------
     StateFits
-        As :func:`.states.fit_states_plainly`.
+        As :func:`.states.fit_states_plainly`; the numbers of a pair do not depend on the others.
 
     Notes
     -----

@@ -1,8 +1,8 @@
 """Newton on expansions of the profile likelihood of a state regression, for ``WIDTH`` resamples side by side.
 
-As in :mod:`.state_fits` the levels of the states have a closed form, so only the slopes d of the covariates (counted from
-the centre of the expansion) are sought; ``M_s(d)`` is a polynomial per state and resample. Notation and layout as in
-:mod:`.lanes`.
+As in :mod:`.state_fits` the levels of the states have a closed form, so only the slopes d of the covariates (counted
+from the centre of the expansion) are sought; ``M_s(d)`` is a polynomial per state and resample. Notation and layout as
+in :mod:`.lanes`.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def profile_newton(moment, used, n_terms, n_last, y, y_z, theta, table, group, i
 def certify_profile(degree, used, sign, y, theta, group, factor, largest_z, tolerance, good):
     """Unmark lanes where the neglected terms may move the coefficient by more than ``tolerance``.
 
-    The neglected part of M_s is at most ``tail_s X / (D + 1)`` and that of its gradient ``tail_s max|z|``. It moves the level of a
-    state directly and, through the score, the slopes, which move the levels by the means of z; all to first order.
+    The neglected part of M_s is at most ``tail_s X / (D + 1)`` and that of its gradient ``tail_s max|z|``. It moves the
+    level of a state directly and, through the score, the slopes, which move the levels by the means of z; all to first
+    order.
     """
     lanes = uint64(WIDTH)
     c = largest_z.size

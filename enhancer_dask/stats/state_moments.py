@@ -1,8 +1,8 @@
 """Refits of the four tests of enhancer pairs without a pass over the cells: the moments engine.
 
-The expansions of :mod:`.moments`, kept apart by state: sums over the cells of three states are made per pair, those of the
-largest state are what the gene's sums over all cells leave. All four tests of a pair are solved from the same sums. A
-resample in which a state has no counts has its limit at once; what the bound does not certify is refitted exactly.
+The expansions of :mod:`.moments`, kept apart by state: sums over the cells of three states are made per pair, those of
+the largest state are what the gene's sums over all cells leave. All four tests of a pair are solved from the same sums.
+A resample in which a state has no counts has its limit at once; what the bound does not certify is refitted exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from enhancer_dask.stats.products import LANES, features_of, fill_tile, product
 from enhancer_dask.stats.shared_sums import basis
 from enhancer_dask.stats.state_exact import limit_of_resample, refit_exactly, starts
 from enhancer_dask.stats.state_lanes import certify_profile, profile_newton
-from enhancer_dask.stats.states import INTERACTION, StateFits, StatePairs
+from enhancer_dask.stats.states import StateFits, StatePairs
+
+# States of each test, and how their levels enter its coefficient.
+OF_TEST = (
+    (np.array([0, 1]), np.array([-1.0, 1.0, 0.0, 0.0])),
+    (np.array([0, 2]), np.array([-1.0, 0.0, 1.0, 0.0])),
+    (np.array([0, 3]), np.array([-1.0, 0.0, 0.0, 1.0])),
+    (np.arange(4), np.array([1.0, -1.0, -1.0, 1.0])),
+)
 
 
 @compiled
@@ -69,61 +77,50 @@ def _sums_of_states(
 
 
 @compiled
-def _refit_test(test, degree, moments, sums, b0, start, n_each, n_last, table, largest_z, scratch, out, good):
-    """Coefficients of one test in ``WIDTH`` resamples from lane ``b0`` on."""
+def _gather(moments, sums, n_terms, b0, moment, y, y_z):
+    """``WIDTH`` lanes of the states' sums, close together."""
     lanes, first = uint64(WIDTH), uint64(b0)
-    used, sign, moment, y, y_z, theta, group, info = scratch[test]
-    c = largest_z.size
-    cells, totals = np.empty(4), np.empty(4)
     for s in range(4):
-        for m in range(n_each[0]):
+        for m in range(n_terms):
             term = uint64(m)
             for b in range(lanes):
                 moment[s, term, b] = moments[s, term, first + b]
         for b in range(lanes):
             y[s, b] = sums[s, 0, first + b]
-        for j in range(c):
+        for j in range(y_z.shape[1]):
             for b in range(lanes):
                 y_z[s, j, b] = sums[s, 1 + j, first + b]
-    for j in range(c):
-        theta[j] = start[j]
-    for b in range(lanes):
+
+
+@compiled
+def _limits(test, moment, y, out, good):
+    """What states without cells or counts decide; lanes that need a fit have 0 and are marked."""
+    cells, totals = np.empty(4), np.empty(4)
+    for b in range(WIDTH):
         for s in range(4):
             cells[s], totals[s] = moment[s, 0, b], y[s, b]
         out[b] = limit_of_resample(test, cells, totals)
         good[b] = out[b] == 0.0
-    profile_newton(moment[:, : n_each[0]], used, n_each, n_last, y, y_z, theta, table, group, info, good)
-    certify_profile(degree, used, sign, y, theta, group, info, largest_z, TOLERANCE, good)
-    for b in range(lanes):
-        if out[b] != 0.0:  # a limit needs no fit
+
+
+@compiled
+def _coefficients(used, sign, y, group, out, good):
+    """Fill the lanes without a limit; a limit needs no fit and can be relied on."""
+    for b in range(WIDTH):
+        if out[b] != 0.0:
             good[b] = True
             continue
         ratio = 1.0
         for s in used:
             ratio *= y[s, b] / group[s, 0, b] if sign[s] > 0.0 else group[s, 0, b] / y[s, b]
-        out[b] = math.log(ratio) if good[b] and ratio > 0.0 else np.nan
         good[b] = good[b] and ratio > 0.0
-
-
-@compiled
-def _scratch(n_terms, c):
-    """States, signs and lanes of each test."""
-    out = []
-    for test in range(4):
-        used = np.arange(4) if test == INTERACTION else np.array([0, test + 1])
-        sign = np.array([1.0, -1.0, -1.0, 1.0]) if test == INTERACTION else np.array([-1.0, 1.0, 1.0, 1.0])
-        out.append(
-            (
-                used, sign, np.empty((4, n_terms, WIDTH)), np.empty((4, WIDTH)), np.empty((4, c, WIDTH)), np.empty((c, WIDTH)),
-                np.empty((4, 2 + c, WIDTH)), np.empty((c, c, WIDTH)),
-            )
-        )  # fmt: skip
-    return out
+        out[b] = math.log(ratio) if good[b] else np.nan
 
 
 @compiled
 def _refit_tile(
-    tile, sharing, n_there, which, gene, counts, mean, z, groups, layout_of, degree, start, table, n_terms_to, largest_z, out, good
+    tile, sharing, n_there, which, gene, counts, mean, z, groups, layout_of, degree, start, table, n_terms_to, largest_z,
+    out, good,
 ):  # fmt: skip
     """Coefficients of the tests in one tile of resamples; ``good`` marks what can be relied on."""
     _, parent, axis, _ = table
@@ -132,40 +129,51 @@ def _refit_tile(
     work, features = np.empty((n_rows, n + 4)), np.zeros((n_rows, n + 4), dtype=np.float32)
     from_basis, from_cells, y_sums = np.empty((n_rows, LANES)), np.empty((n_rows, LANES)), np.empty((c + 5, LANES))
     every_cell, basis_rows = np.arange(n).astype(np.uint32), np.arange(basis_sums.size // LANES).astype(np.uint32)
-    moments, sums, scratch = np.empty((4, n_rows, LANES)), np.empty((4, 1 + c, LANES)), _scratch(n_terms_to[-1], c)
-    done, summed, n_terms = -1, -1, 0
-    for a in range(which.size):
-        pair, test = which[a] // 4, which[a] % 4
-        good[a] = False
+    moments, sums = np.empty((4, n_rows, LANES)), np.empty((4, 1 + c, LANES))
+    y, y_z, theta = np.empty((4, WIDTH)), np.empty((4, c, WIDTH)), np.empty((c, WIDTH))
+    group, info = np.empty((4, 2 + c, WIDTH)), np.empty((c, c, WIDTH))
+    done, stop = -1, 0
+    while stop < which.size:
+        begin, pair = stop, which[stop] // 4
+        while stop < which.size and which[stop] // 4 == pair:
+            good[stop] = False
+            stop += 1
         if degree[pair] < 0:
             continue
         if gene[pair] != done:
             done = gene[pair]
-            end = a
+            end = begin
             while end < which.size and gene[which[end] // 4] == done:
                 end += 1
-            by_basis, by_cells = _highest_degrees(which[a:end] // 4, degree, shared[done])
+            by_basis, by_cells = _highest_degrees(which[begin:end] // 4, degree, shared[done])
             _count_sums(counts[done], z, tile, features, y_sums)
             if by_basis >= 0:
                 product(in_basis[done], n_terms_to[by_basis], basis_rows, basis_sums, from_basis)
             if by_cells >= 0:
                 features_of(mean[done], z, every_cell, n_terms_to[by_cells], parent, axis, work, features)
                 product(features, n_terms_to[by_cells], every_cell, tile, from_cells)
-        if pair != summed:
-            summed, n_terms = pair, n_terms_to[degree[pair]]
-            all_moments = from_basis if degree[pair] <= shared[done] else from_cells
-            _sums_of_states(
-                groups, layout_of[pair], counts[done], mean[done], z, tile, n_terms, parent, axis, all_moments, y_sums, work,
-                features, moments, sums,
-            )  # fmt: skip
+        n_terms = n_terms_to[degree[pair]]
+        all_moments = from_basis if degree[pair] <= shared[done] else from_cells
+        _sums_of_states(
+            groups, layout_of[pair], counts[done], mean[done], z, tile, n_terms, parent, axis, all_moments, y_sums,
+            work, features, moments, sums,
+        )  # fmt: skip
         n_each = (n_terms, n_terms_to[max(0, degree[pair] - 1)], n_terms_to[max(0, degree[pair] - 2)])
         top = degree[pair] - degree[pair] % 2  # the highest even degree
         n_last = (n_terms_to[top - 1] if top > 0 else 0, n_terms_to[top])
+        moment = np.empty((4, n_terms, WIDTH))
         for b0 in range(0, n_there, WIDTH):
-            _refit_test(
-                test, degree[pair], moments, sums, b0, start[pair, test], n_each, n_last, table, largest_z, scratch,
-                out[a, b0 : b0 + WIDTH], good[a, b0 : b0 + WIDTH],
-            )  # fmt: skip
+            _gather(moments, sums, n_terms, b0, moment, y, y_z)
+            for a in range(begin, stop):
+                test = which[a] % 4
+                used, sign = OF_TEST[test]
+                values, fine = out[a, b0 : b0 + WIDTH], good[a, b0 : b0 + WIDTH]
+                for j in range(c):
+                    theta[j] = start[pair, test, j]
+                _limits(test, moment, y, values, fine)
+                profile_newton(moment, used, n_each, n_last, y, y_z, theta, table, group, info, fine)
+                certify_profile(degree[pair], used, sign, y, theta, group, info, largest_z, TOLERANCE, fine)
+                _coefficients(used, sign, y, group, values, fine)
 
 
 def moments_engine(pairs: StatePairs, fits: StateFits) -> Refitter:
@@ -187,7 +195,8 @@ def moments_engine(pairs: StatePairs, fits: StateFits) -> Refitter:
     start = np.ascontiguousarray(start - centres.coefficients[pairs.gene][:, None, 1:])
     groups = tuple(plan.groups[1:])
     prepared = (
-        pairs.gene, pairs.counts, mean, z, groups, plan.groups.of_test, plan.degree, start, terms, n_terms_to, plan.largest_z
+        pairs.gene, pairs.counts, mean, z, groups, plan.groups.of_test, plan.degree, start, terms, n_terms_to,
+        plan.largest_z,
     )  # fmt: skip
     every_cell, single = np.arange(n, dtype=np.uint32), np.zeros((len(rows) + 4, n + 4), dtype=np.float32)
     single[: len(rows), :n] = rows

@@ -172,6 +172,21 @@ def some_cells(nuisance: poisson.Nuisance, cells: NDArray[Any]) -> poisson.Nuisa
     return replace(nuisance, z=z, offset=nuisance.offset[cells], two_valued=two_valued)
 
 
+def cells_left(design: Floats, coefficients: Floats) -> NDArray[np.bool_]:
+    """Cells that a fit with infinite coefficients of dummies stands on, shape (n,).
+
+    Examples
+    --------
+    >>> dummies = np.array([[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0]])
+    >>> cells_left(dummies, np.array([-np.inf, np.inf]))
+    array([False,  True, False,  True])
+    """
+    left = np.ones(design.shape[1], dtype=np.bool_)
+    for j in np.flatnonzero(np.isinf(coefficients)):
+        left &= design[j] == (design[j].min() if coefficients[j] < 0.0 else design[j].max())
+    return left
+
+
 def in_own_units(coefficients: Floats, nuisance: poisson.Nuisance) -> Floats:
     """Intercept and slopes of covariates in their own units, from those of ``nuisance.z``, shape (..., 1 + c)."""
     slopes = coefficients[..., 1:] / nuisance.scale
@@ -199,8 +214,7 @@ def _fit_joint(fits: StateFits, pair: int, y: Floats, state: NDArray[np.uint8], 
         return
     fits.joint[pair] = poisson.standardised(fit.coefficients, nuisance)
     x = nuisance.design(dummies)
-    finite = np.isfinite(fits.joint[pair])  # a dummy covariate without counts leaves with its cells
-    used = ~(x[~finite] > x[~finite].min(axis=1, keepdims=True)).any(axis=0) if not finite.all() else slice(None)
+    finite, used = np.isfinite(fits.joint[pair]), cells_left(x, fits.joint[pair])
     x, y, offset = x[finite][:, used], y[used], nuisance.offset[used]
     mean = np.exp(fits.joint[pair][finite] @ x + offset)
     inverse = np.linalg.inv((x * mean) @ x.T)

@@ -1,0 +1,263 @@
+"""Cells of each enhancer pair by state, in all and without a count of the gene."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from enhancer_dask import chunks
+from enhancer_dask.clusters import ClientSource, client_or_threads
+from enhancer_dask.errors import InputError
+from enhancer_dask.io.files import remove_leftovers
+from enhancer_dask.io.tables import (
+    ENHANCER_PAIR,
+    check_enhancer_pairs,
+    check_params,
+    output_table,
+    read_enhancer_pairs,
+    read_meta,
+)
+from enhancer_dask.links.work import block_bounds
+from enhancer_dask.stats.states import STATES
+from enhancer_dask.stores import MultiomeStore, opened
+
+Ints = NDArray[np.int64]
+
+LEAST_CHUNK, LARGEST_CHUNK = 4_096, 32_768  # pairs; their numbers travel with the task
+CHUNKS_WANTED = 24
+
+
+def census_block(
+    rna: NDArray[np.integer],
+    atac: NDArray[np.integer],
+    gene: NDArray[np.integer],
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+) -> pd.DataFrame:
+    """Count the cells of enhancer pairs by state.
+
+    Parameters
+    ----------
+    rna : integer array, shape (G, n)
+        Counts of the genes.
+    atac : integer array, shape (P, n)
+        Counts of the peaks; open is above zero.
+    gene, first, second : integer arrays, shape (L,)
+        Pair ``i`` is row ``gene[i]`` of ``rna`` and rows ``first[i]`` and ``second[i]`` of ``atac``.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair: cells n_00, n_10, n_01, n_11 (first digit the first enhancer, 1 if open); those without a
+        count of the gene, zero_00 ... zero_11; their share zero_share_00 ... zero_share_11, NaN where a state has no
+        cells.
+
+    Notes
+    -----
+    One product of 0/1 matrices per gene counts the doubly open cells of all its pairs.
+    """
+    cells, silent = np.zeros((len(gene), 4), dtype=np.int64), np.zeros((len(gene), 4), dtype=np.int64)
+    order = np.argsort(gene, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(gene[order])) + 1):
+        (left, i), (right, j) = (np.unique(peak[rows], return_inverse=True) for peak in (first, second))
+        x, y = ((atac[peaks] > 0).astype(np.float32) for peaks in (left, right))  # sums are exact up to 2^24 cells
+        without = (rna[gene[rows[:1]]] == 0).all(axis=0)
+        cells[rows] = _by_state(x, y, i, j)
+        silent[rows] = _by_state(x[:, without], y[:, without], i, j)
+    share = np.divide(silent, cells, out=np.full(cells.shape, np.nan), where=cells > 0)
+    return pd.DataFrame(
+        {
+            f"{name}_{state}": values[:, s]
+            for name, values in (("n", cells), ("zero", silent), ("zero_share", share))
+            for s, state in enumerate(STATES)
+        }
+    )
+
+
+def _by_state(x: NDArray[np.float32], y: NDArray[np.float32], i: Ints, j: Ints) -> Ints:
+    """Cells in the four states of pairs of a row of ``x`` and a row of ``y``, shape (L, 4)."""
+    first, second, both = x.sum(axis=1)[i], y.sum(axis=1)[j], (x @ y.T)[i, j]
+    states = np.stack([x.shape[1] - first - second + both, first - both, second - both, both], axis=1)
+    return states.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """Enhancer pairs of one cell type as rows of the store, sorted by gene, then first, then second enhancer."""
+
+    celltype: str
+    gene: Ints
+    first: Ints
+    second: Ints
+
+    def some(self, part: slice) -> PairRows:
+        """Some of the pairs."""
+        return PairRows(self.celltype, self.gene[part], self.first[part], self.second[part])
+
+
+def census(
+    store: str | Path,
+    pairs: str | Path | pd.DataFrame,
+    celltype: str | Sequence[str] | None = None,
+    *,
+    min_double: int = 0,
+    out: str | Path | None = None,
+    client: ClientSource | None = None,
+    chunk_pairs: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Count the cells of enhancer pairs by state, and choose pairs by the number of doubly open cells.
+
+    Parameters
+    ----------
+    store : path
+        Multiome store.
+    pairs : path or DataFrame
+        Columns gene, enhancer_1, enhancer_2; with a column celltype, each pair is counted in its own cell type only.
+        Exact duplicates count once, with a warning.
+    celltype : str or sequence of str, optional
+        All cell types if not given.
+    min_double : int
+        Keep pairs with at least so many cells in which both enhancers are open (GLiMMIRS [1]_: 10).
+    out : path, optional
+        Parquet table to write; its parts lie in ``<out>.parts`` meanwhile, and the same call after an interruption
+        goes on where it stopped. Without it the work is done in Dask's ``temporary-directory``.
+    client, chunk_pairs, progress, overwrite, warn
+        As in :func:`enhancer_dask.scent`.
+
+    Returns
+    -------
+    DataFrame
+        Columns celltype, gene, enhancer_1, enhancer_2 and those of :func:`census_block`, by cell type, then along the
+        genome. Empty if no pair has ``min_double`` cells.
+
+    Raises
+    ------
+    InputError
+        On unknown names or cell types, or if no pair is of the cell types asked for.
+    StoreError, ResumeError, ChunkError
+        See :mod:`enhancer_dask.errors`.
+
+    References
+    ----------
+    .. [1] Zhou et al. (2024), Analysis of single-cell CRISPR perturbations indicates that enhancers predominantly act
+       multiplicatively. Cell Genomics 4, 100672.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory(
+            prefix="enhancer-dask-", dir=dask.config.get("temporary-directory", None)
+        ) as scratch:
+            return census(
+                store, pairs, celltype, min_double=min_double, out=Path(scratch) / "census.parquet", client=client,
+                chunk_pairs=chunk_pairs, progress=progress, warn=warn,
+            )  # fmt: skip
+    data, out = MultiomeStore(Path(store).absolute()), output_table(out)
+    if min_double < 0:
+        raise InputError(f"min_double is {min_double}; want 0 or more")
+    if chunk_pairs is not None and chunk_pairs < 1:
+        raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
+    table = read_enhancer_pairs(pairs) if isinstance(pairs, str | Path) else check_enhancer_pairs(pairs, "pairs")
+    unique = table.drop_duplicates(ignore_index=True)
+    if len(unique) < len(table):
+        (warn or warnings.warn)(f"pairs: {len(table) - len(unique)} duplicate rows count once")
+    work = plan(data, pair_rows(data, unique, celltype), min_double, out.with_name(f"{out.name}.parts"), chunk_pairs)
+    if overwrite:
+        chunks.discard(work, out)
+    if out.exists():
+        check_params(out, read_meta(out).get("params", {}), dict(work.params))
+        return pd.read_parquet(out)
+    remove_leftovers(out)
+    with client_or_threads(client) as running:
+        chunks.run(work, running, progress=progress)
+    chunks.merge(work, out, lambda part, _: _named(part, data))
+    return pd.read_parquet(out)
+
+
+def pair_rows(store: MultiomeStore, pairs: pd.DataFrame, celltype: str | Sequence[str] | None) -> list[PairRows]:
+    """Look enhancer pairs up in the store, for each cell type asked for.
+
+    Raises
+    ------
+    InputError
+        If a gene, peak or cell type is not in the store, or no pair is of a type asked for.
+    """
+    types = store.chosen_types(celltype)
+    gene = store.rows_of("gene", pairs["gene"])
+    first, second = store.rows_of("peak", pairs["enhancer_1"]), store.rows_of("peak", pairs["enhancer_2"])
+    order = np.lexsort((second, first, gene))
+    if "celltype" not in pairs.columns:
+        return [PairRows(name, gene[order], first[order], second[order]) for name in types]
+    store.chosen_types(pairs["celltype"].unique().tolist())
+    mine = pairs["celltype"].to_numpy()[order]
+    of_types = {name: order[mine == name] for name in types}
+    if not any(map(len, of_types.values())):
+        raise InputError(f"pairs: none is of cell type {', '.join(types)}; types found: {', '.join(np.unique(mine))}")
+    return [PairRows(name, gene[at], first[at], second[at]) for name, at in of_types.items() if len(at)]
+
+
+def plan(
+    store: MultiomeStore, of_types: Sequence[PairRows], min_double: int, folder: Path, chunk_pairs: int | None
+) -> chunks.Work:
+    """Cut the pairs into chunks: cell type after cell type, blocks of neighbouring genes."""
+    n_pairs = sum(len(rows.gene) for rows in of_types)
+    size = chunk_pairs or min(LARGEST_CHUNK, max(LEAST_CHUNK, n_pairs // CHUNKS_WANTED))
+    cut = [
+        (t, slice(start, stop))
+        for t, rows in enumerate(of_types)
+        for start, stop in pairwise(block_bounds(rows.gene, size).tolist())
+    ]
+    hashed = hashlib.blake2b(digest_size=16)
+    for rows in of_types:
+        hashed.update(np.stack([rows.gene, rows.first, rows.second]).tobytes())
+    params: dict[str, Any] = {
+        "stage": "census",
+        "store": store.fingerprint,
+        "pairs": hashed.hexdigest(),
+        "celltypes": [rows.celltype for rows in of_types],
+        "min_double": min_double,
+    }
+
+    def arguments(index: int) -> tuple[Any, ...]:
+        t, part = cut[index]
+        return store.path, store.fingerprint, of_types[t].some(part), min_double
+
+    return chunks.Work("census", census_chunk, arguments, len(cut), params, {"chunk_pairs": size}, folder)
+
+
+def census_chunk(path: Path, fingerprint: str, rows: PairRows, min_double: int) -> pd.DataFrame:
+    """One chunk on a worker. Names are rows of the store, so that a chunk without pairs has the same types."""
+    store = opened(path, fingerprint)
+    genes, gene = np.unique(rows.gene, return_inverse=True)
+    peaks, place = np.unique(np.concatenate([rows.first, rows.second]), return_inverse=True)
+    first, second = np.split(place, 2)
+    table = census_block(
+        store.counts("rna", genes, rows.celltype), store.counts("atac", peaks, rows.celltype), gene, first, second
+    )
+    table.insert(0, "celltype", store.celltypes.index(rows.celltype))
+    for column, values in zip(ENHANCER_PAIR, (rows.gene, rows.first, rows.second), strict=True):
+        table.insert(table.columns.get_loc("n_00"), column, values)
+    return table[table["n_11"] >= min_double]
+
+
+def _named(part: pa.Table, store: MultiomeStore) -> pa.Table:
+    """Names instead of rows of the store."""
+    for place, (column, kind) in enumerate(
+        zip(("celltype", *ENHANCER_PAIR), ("celltype", "gene", "peak", "peak"), strict=True)
+    ):
+        names = store.column(kind)[part[column].to_numpy()]
+        part = part.set_column(place, column, pa.array(names, type=pa.string()))
+    return part

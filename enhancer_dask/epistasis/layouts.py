@@ -1,0 +1,186 @@
+"""Epistasis tables in the columns of the NYU report and of GLiMMIRS, and how many pairs stay below their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from enhancer_dask.errors import InputError
+from enhancer_dask.io.tables import ENHANCER_PAIR
+
+Coding = Literal["fixed", "legacy"]
+CODINGS: tuple[str, ...] = get_args(Coding)
+
+PUBLISHED = dict(zip(ENHANCER_PAIR, ENHANCER_PAIR, strict=True)) | {
+    f"{ours}_{test}": f"{theirs}_{test}"
+    for test in ("10", "01", "11")
+    for ours, theirs in (
+        ("intercept", "intercept"),
+        ("beta", "beta_estimate"),
+        ("p", "beta_pvalue"),
+        ("boot_p", "bootstrap_pvalue"),
+    )
+}
+"""Our columns -> those of the published epistasis table, in its order."""
+
+_GLIMMIRS_PAIR = {"enhancer_1": "enhancer.1.list", "enhancer_2": "enhancer.2.list", "gene": "gene.list"}
+_GLIMMIRS_TERMS = {
+    "joint_intercept": "intercept",
+    "joint_10": "enhancer.1",
+    "joint_01": "enhancer.2",
+    "beta_interaction": "interaction",
+}
+
+
+def as_published(table: pd.DataFrame) -> pd.DataFrame:
+    """Rename to the columns of the published epistasis table; the numbers stay.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`enhancer_dask.epistasis`, of one cell type; ``coding="legacy"`` makes the numbers comparable.
+
+    Returns
+    -------
+    DataFrame
+        gene, enhancer_1, enhancer_2, then intercept, beta_estimate, beta_pvalue, bootstrap_pvalue with suffixes
+        _10, _01, _11.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
+    """
+    return _renamed(table, PUBLISHED)
+
+
+def from_published(table: pd.DataFrame) -> pd.DataFrame:
+    """Rename the columns of a published epistasis table to ours, the reverse of :func:`as_published`.
+
+    Its coding is ``legacy``: beta_11 is half the log ratio.
+    """
+    return _renamed(table, {theirs: ours for ours, theirs in PUBLISHED.items()})
+
+
+def as_glimmirs(table: pd.DataFrame) -> pd.DataFrame:
+    """The four-state model in the columns of GLiMMIRS [1]_, whose product term ``e1 * e2`` is the interaction.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`enhancer_dask.epistasis`.
+
+    Returns
+    -------
+    DataFrame
+        enhancer.1.list, enhancer.2.list, gene.list, then ``<term>.effects`` (natural log) and ``<term>.pvalues`` (Wald,
+        two-sided) of intercept, enhancer.1, enhancer.2, interaction and the covariates.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
+
+    References
+    ----------
+    .. [1] Zhou et al. (2024), Analysis of single-cell CRISPR perturbations indicates that enhancers predominantly act
+       multiplicatively. Cell Genomics 4, 100672.
+    """
+    known = {*_GLIMMIRS_TERMS, "joint_11"}
+    covariates = {
+        name: name.removeprefix("joint_") for name in table.columns if name.startswith("joint_") and name not in known
+    }
+    columns = _renamed(table, _GLIMMIRS_PAIR)
+    for name, term in {**_GLIMMIRS_TERMS, **covariates}.items():
+        se = f"se_{name.removeprefix('beta_')}"
+        both = _renamed(table, {name: "effect", se: "se"}).to_numpy(dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns[f"{term}.pvalues"] = 2.0 * ndtr(-np.abs(both[:, 0] / both[:, 1]))
+        columns.insert(columns.columns.get_loc(f"{term}.pvalues"), f"{term}.effects", both[:, 0])
+    return columns
+
+
+def _renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise InputError(f"epistasis table: column {missing[0]!r} is missing; columns found: {found}")
+    return table[list(names)].rename(columns=dict(names))
+
+
+@dataclass(frozen=True, slots=True)
+class BelowSum:
+    """How the joint effect of two enhancers compares with the sum of their effects."""
+
+    n_pairs: int
+    """All pairs of the table, also those without estimates."""
+    n_below: int
+    """Pairs whose joint effect is below the sum, strictly."""
+    median_gap: float
+    """Median of joint effect minus sum over the pairs that have both, natural log; NaN if none has."""
+
+    @property
+    def share(self) -> float:
+        """Share of all pairs whose joint effect is below the sum."""
+        return self.n_below / self.n_pairs if self.n_pairs else float("nan")
+
+
+def effect_11(table: pd.DataFrame, coding: Coding = "fixed", *, own: Coding = "fixed") -> pd.Series:
+    """Column beta_11 of a table in a coding; in ``legacy``, 11 is 2 and 00 is 0, so that beta is half as large.
+
+    Parameters
+    ----------
+    table : DataFrame
+    coding : {"fixed", "legacy"}
+        The one asked for.
+    own : {"fixed", "legacy"}
+        That of the table; ``legacy`` for a published one.
+
+    Raises
+    ------
+    InputError
+        If a coding is unknown or the column is missing.
+
+    Examples
+    --------
+    >>> effect_11(pd.DataFrame({"beta_11": [0.3]}), "fixed", own="legacy").item()
+    0.6
+    """
+    for name in (coding, own):
+        if name not in CODINGS:
+            raise InputError(f"coding {name!r} is unknown; choose from {', '.join(CODINGS)}")
+    width = {"fixed": 1.0, "legacy": 2.0}
+    return _renamed(table, {"beta_11": "beta_11"})["beta_11"] * (width[own] / width[coding])
+
+
+def share_below(table: pd.DataFrame, coding: Coding = "fixed", *, own: Coding = "fixed") -> BelowSum:
+    """Count the pairs whose beta_11 is below beta_10 + beta_01, that is below y = x in the report's figure.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns beta_10, beta_01, beta_11, natural log.
+    coding : {"fixed", "legacy"}
+        The one to compare in. In ``legacy`` the joint effect counts half, which is how the report found saturation.
+    own : {"fixed", "legacy"}
+        That of the table.
+
+    Returns
+    -------
+    BelowSum
+
+    Raises
+    ------
+    InputError
+        If a coding is unknown or a column is missing.
+    """
+    alone = _renamed(table, {"beta_10": "beta_10", "beta_01": "beta_01"}).to_numpy(dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # between infinities
+        gap = effect_11(table, coding, own=own).to_numpy() - alone.sum(axis=1)
+    there = gap[~np.isnan(gap)]
+    return BelowSum(len(gap), int((gap < 0).sum()), float(np.median(there)) if len(there) else float("nan"))
