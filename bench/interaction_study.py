@@ -2,20 +2,20 @@
 
     python bench/interaction_study.py [--quick] [--pairs N] [--skip-ladder]
 
-``simulate_enhancer_pairs`` with its defaults, 2,597 cells, one table of 2,000 pairs per truth (multiplicative, additive,
-synergistic with I of 0.1, 0.25, 0.5 and 1) and dispersion of the counts (0, which is Poisson, and 0.5). ``ed.epistasis``
-with its defaults and the published ladder (100, then 5,000 if p < 0.1). ``by_dispersion`` holds, for each dispersion,
+``simulate_enhancer_pairs`` with its defaults, 2,597 cells, one table of 2,000 pairs per truth (multiplicative,
+additive, synergistic with I of 0.1, 0.25, 0.5 and 1) and dispersion of the counts (0, which is Poisson, and 0.5).
+``ed.epistasis`` with its defaults and the published ladder (100, then 5,000 if p < 0.1). ``by_dispersion`` holds
 
-* ``coverage``: share of pairs whose 95% interval of I (low_interaction, high_interaction) holds the true I, per truth;
-  ``coverage_wald``: the same of beta +- 1.96 se from the Fisher information; ``missed``: shares of intervals that lie
-  below and above the truth, multiplicative pairs;
-* ``type_1``: share of multiplicative pairs with p < 0.05, for p_saddle, boot_p, and Wald's p of I;
-* ``power``: share of synergistic pairs with p < 0.05, per effect size, for the same three;
+* ``coverage``: share of pairs whose 95% interval of I (low_interaction, high_interaction) holds the true I, per truth,
+  over pairs that have one; ``no_interval``: the share of the others; ``coverage_wald``: coverage of beta +- 1.96 se
+  from the Fisher information; ``missed``: intervals that lie below and above the truth, multiplicative pairs;
+* ``type_1``: share of multiplicative pairs with p < 0.05, for p_saddle (all, and those with the status trusted),
+  boot_p, and Wald's p of I; ``power``: the same of synergistic pairs, per effect size;
 * ``departure_coverage``: share of additive pairs whose 95% interval of the departure from additivity holds 0;
 * ``verdict``: share of each verdict, per truth.
 
-Shares are over pairs whose I was tested (``tested``, per truth); those of ``all`` pairs come first, then those by
-doubly open cells. ``se`` is the binomial standard error of the coverage of one truth. ``goals`` says whether, over the
+Pairs whose I was tested (``tested``, per truth): first ``all``, then by doubly open cells, where there are 20 or more.
+``se`` is the binomial standard error of a coverage of 95% over ``pairs``. ``goals`` says whether, over the
 multiplicative pairs of each dispersion, coverage lies between 0.93 and 0.97, type-I error of p_saddle between 0.04 and
 0.06. The last line printed is one JSON object.
 """
@@ -62,42 +62,50 @@ def table_of(truth: str, interaction: float, dispersion: float, args: argparse.N
     return joined[joined["status_interaction"] == "tested"]
 
 
-def by_cells(table: pd.DataFrame, hits: pd.Series) -> dict[str, float]:
-    """Share of hits over all pairs, and by doubly open cells where there are 20 pairs or more."""
-    out = {"all": round(float(hits.mean()), 4)}
-    for name, (low, high) in BINS.items():
-        here = (table["n_11"] >= low) & (table["n_11"] < high)
-        if here.sum() >= 20:
-            out[name] = round(float(hits[here].mean()), 4)
-    return out
+def in_bins(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Rows of all pairs, and by doubly open cells where there are 20 pairs or more."""
+    rows = {"all": pd.Series(True, index=table.index)}
+    rows |= {name: (table["n_11"] >= low) & (table["n_11"] < high) for name, (low, high) in BINS.items()}
+    return {name: here for name, here in rows.items() if here.sum() >= 20}
 
 
-def found(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+def share(table: pd.DataFrame, hits: pd.Series) -> dict[str, float]:
+    """Share of hits over all pairs, and by doubly open cells."""
+    return {name: round(float(hits[here].mean()), 4) for name, here in in_bins(table).items()}
+
+
+def significant(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Shares of p < 0.05 by method; a p-value that is missing finds nothing."""
-    return {name: by_cells(table, table[column] < LEVEL) for name, column in METHODS.items() if table[column].any()}
+    out = {name: share(table, table[column] < LEVEL) for name, column in METHODS.items() if table[column].notna().any()}
+    trusted = table[table["saddle_status_interaction"] == "trusted"]
+    return out | {"saddle_trusted": share(trusted, trusted[METHODS["saddle"]] < LEVEL)}
 
 
 def study(dispersion: float, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """All tables of one dispersion, each with a seed of its own."""
     designs = {"multiplicative": ("multiplicative", 0.0), "additive": ("additive", 0.0)}
     designs |= {f"synergistic {effect}": ("synergistic", effect) for effect in EFFECTS}
-    out: dict[str, Any] = {key: {} for key in ("tested", "coverage", "coverage_wald", "power", "verdict")}
+    keys = ("tested", "coverage", "no_interval", "coverage_wald", "type_1", "power", "verdict")
+    out: dict[str, Any] = {key: {} for key in keys}
     for k, (name, (truth, interaction)) in enumerate(designs.items()):
         table = table_of(truth, interaction, dispersion, args, seed + k)
-        low, high, true = table["low_interaction"], table["high_interaction"], table["truth"]
-        off = (table["beta_interaction"] - true).abs()
-        out["tested"][name] = by_cells(table, pd.Series(1.0, index=table.index)) | {"all": len(table)}
-        out["coverage"][name] = by_cells(table, (low <= true) & (true <= high))
-        out["coverage_wald"][name] = by_cells(table, off <= Z * table["se_interaction"])
+        out["tested"][name] = {key: int(here.sum()) for key, here in in_bins(table).items()}
+        off = (table["beta_interaction"] - table["truth"]).abs()
+        out["coverage_wald"][name] = share(table, off <= Z * table["se_interaction"])
+        with_one = table[table["low_interaction"].notna() & table["high_interaction"].notna()]
+        out["no_interval"][name] = round(1.0 - len(with_one) / len(table), 4)
+        below, above = (with_one[end] - with_one["truth"] for end in ("high_interaction", "low_interaction"))
+        out["coverage"][name] = share(with_one, (below >= 0.0) & (above <= 0.0))
         out["verdict"][name] = table["verdict"].value_counts(normalize=True).round(4).to_dict()
-        if name == "multiplicative":
-            out["missed"] = {"below": by_cells(table, high < true), "above": by_cells(table, low > true)}
-            out["type_1"] = found(table)
+        if truth == "multiplicative":
+            out["missed"] = {"below": share(with_one, below < 0.0), "above": share(with_one, above > 0.0)}
+            out["type_1"] = significant(table)
         elif truth == "synergistic":
-            out["power"][name] = found(table)
+            out["power"][name] = significant(table)
         else:
-            holds_0 = (table["departure_additive_low"] <= 0.0) & (table["departure_additive_high"] >= 0.0)
-            out["departure_coverage"] = by_cells(table, holds_0)
+            ends = table[["departure_additive_low", "departure_additive_high"]].dropna()
+            holds_0 = (ends.iloc[:, 0] <= 0.0) & (ends.iloc[:, 1] >= 0.0)
+            out["departure_coverage"] = share(table.loc[ends.index], holds_0)
         print(f"dispersion {dispersion}, {name}: coverage {out['coverage'][name]['all']}", file=sys.stderr)
     return out
 
