@@ -134,7 +134,7 @@ def simulate_enhancer_pairs(
 
     Notes
     -----
-    percent.mito is Beta(3.3, 81.48) [1]_. Memory is about 100 bytes for each pair and cell.
+    percent.mito is Beta(3.3, 81.48) [1]_. Memory is about 50 bytes for each pair and cell.
 
     References
     ----------
