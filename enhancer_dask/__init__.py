@@ -2,7 +2,8 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'cluster', 'ingest', 'open_store', 'run', 'scent', 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'ingest', 'open_store', 'run', 'scent',
+ 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -14,6 +15,8 @@ from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
+    from enhancer_dask.epistasis.census import census as census
+    from enhancer_dask.epistasis.pairs import enhancer_pairs as enhancer_pairs
     from enhancer_dask.io.ingest import ingest as ingest
     from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
     from enhancer_dask.links.candidates import candidates as candidates
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 _WHERE = {
     "candidate_pairs": "enhancer_dask.links.candidates",
     "candidates": "enhancer_dask.links.candidates",
+    "census": "enhancer_dask.epistasis.census",
     "cluster": "enhancer_dask.clusters",
+    "enhancer_pairs": "enhancer_dask.epistasis.pairs",
     "ingest": "enhancer_dask.io.ingest",
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",

@@ -187,6 +187,59 @@ def scent(
 
 
 @app.command()
+def pairs(
+    links: Annotated[Path, typer.Argument(help="Table of links: gene, peak and a p-value (csv, tsv, parquet).")],
+    out: Annotated[Path, typer.Option(help="Table of enhancer pairs to write (.parquet).")],
+    fdr: Annotated[float, typer.Option(help="Pair the links whose adjusted p-value is below.")] = 0.1,
+    by: Annotated[
+        str, typer.Option(help="Column of p-values; auto: p_saddle if it has values, else boot_basic_p.")
+    ] = "auto",
+    every: Annotated[
+        bool, typer.Option("--all", help="Pair all links of a gene, for instance candidates, whatever their p-value.")
+    ] = False,
+    store: Annotated[Path | None, typer.Option(help="Multiome store (.zarr) to count the pairs' cells in.")] = None,
+    celltype: Annotated[
+        list[str] | None,
+        typer.Option(help="Cell type to count in; may be repeated [default: those of the links, or all]."),
+    ] = None,
+    min_double: Annotated[
+        int, typer.Option(min=0, help="Keep pairs with at least so many cells in which both are open (GLiMMIRS: 10).")
+    ] = 0,
+    profile: Profile = "local",
+    cluster: ClusterFile = None,
+    tsv: Tsv = False,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pair the significant peaks of each gene, and count the cells in which none, one or both are open."""
+    if store is None and (celltype or min_double):
+        raise InputError("cells are counted in a store: give --store with --celltype and --min-double")
+    client = _cluster(profile, cluster)
+    from enhancer_dask.epistasis.census import census
+    from enhancer_dask.epistasis.pairs import pair_up, significant_links, write_enhancer_pairs
+    from enhancer_dask.io.tables import write_tsv
+
+    found = significant_links(links, None if every else fdr, by=by)
+    table = pair_up(found)
+    if not len(table):
+        _warn(f"{links}: no gene has two {'' if every else 'significant '}links")
+    twice = table.loc[table["enhancer_1"] == table["enhancer_2"], "gene"]
+    if len(twice):
+        _warn(f"{links}: {len(twice)} links are there twice and pair with themselves (first: of {twice.iloc[0]})")
+    if store is None:
+        settings: dict[str, Any] = {"fdr": None} if every else {"fdr": fdr, "by": by}
+        write_enhancer_pairs(table, out, settings=settings, overwrite=overwrite)
+    else:
+        table = census(
+            store, table, celltype or None, min_double=min_double, out=out, client=client, progress=progress,
+            overwrite=overwrite, warn=_warn,
+        )  # fmt: skip
+    if tsv:
+        write_tsv(table, out.with_suffix(".tsv.gz"))
+    _result({"pairs": str(out), "n_pairs": len(table), "n_genes": table["gene"].nunique(), "n_links": len(found)})
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What goes in and with which settings.")],
     profile: Profile = "local",

@@ -87,6 +87,21 @@ def test_cli__real_peaks_from_ingest_to_links(shared, tmp_path):
     assert (found[["CD8A", "CD8B", "LEF1", "IL7R", "BANK1"]] > 0).all()  # markers beside their own peaks
 
 
+def test_cli__pairs_of_the_published_links(shared, tmp_path):
+    links = shared / "published" / "nyu_cd14_mono" / "scent_results.parquet"
+    done = cli("pairs", links, "--out", "pairs.parquet", "--tsv", cwd=tmp_path)
+    assert result(done) == {"pairs": "pairs.parquet", "n_pairs": 2863, "n_genes": 311, "n_links": 1864}
+    assert "1 links are there twice and pair with themselves (first: of SPATA13)" in done.stderr
+    assert pd.read_parquet(tmp_path / "pairs.parquet").columns.tolist() == ["gene", "enhancer_1", "enhancer_2"]
+    assert len(pd.read_csv(tmp_path / "pairs.tsv.gz", sep="\t")) == 2863
+    done = cli("pairs", links, "--out", "pairs.parquet", "--fdr", "0.2", cwd=tmp_path, ok=False)
+    assert done.returncode == 4
+    assert "'fdr' is 0.1 there, 0.2 asked for" in done.stderr
+    done = cli("pairs", links, "--out", "pairs.parquet", "--fdr", "1e-9", "--overwrite", cwd=tmp_path)
+    assert "warning: " + str(links) + ": no gene has two significant links" in done.stderr
+    assert result(done)["n_pairs"] == len(pd.read_parquet(tmp_path / "pairs.parquet")) == 0
+
+
 @pytest.fixture
 def workplace(tmp_path, store, pairs, simulated):
     """A folder with everything good in it, to spoil one thing at a time."""
@@ -140,6 +155,7 @@ def nothing(folder):
 
 
 INGEST = "ingest multiome.h5 --cells cells.tsv --out new.zarr"
+PAIRS = "pairs pairs.parquet --out enhancers.parquet"
 SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resamples 100"
 
 
@@ -167,6 +183,11 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, SCENT + " --all --covariates age", "covariate 'age' is not a column of the cells"),
         (nothing, SCENT + " --all --profile slurm", "cluster.yaml: no such file; it should hold the profile 'slurm'"),
         (nothing, SCENT.replace("links", "/proc/self/links") + " --all", "/proc/self.*: cannot write to this folder"),
+        (nothing, PAIRS + " --fdr 2", "fdr is 2.0; want a level above 0, up to 1"),
+        (nothing, PAIRS, "pairs.parquet: p-value column 'p_saddle' or 'boot_basic_p' is missing; columns found: gene, peak"),
+        (nothing, PAIRS + " --all --min-double 10", "give --store with --celltype and --min-double"),
+        (nothing, PAIRS + " --all --store good.zarr --celltype NK", "no cell is of type 'NK'; types are: A, B"),
+        (spoil_pairs, PAIRS + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
         (nothing, "run run.yaml", "run.yaml: no such file"),
     ],
 )  # fmt: skip
@@ -180,6 +201,18 @@ def test_cli__bad_input_gets_one_clear_line_and_leaves_nothing(workplace, change
     assert done.stdout == ""
     left = {str(p.relative_to(workplace)) for p in workplace.iterdir()} - set(map(str, before))
     assert not left
+
+
+def test_cli__pairs_of_candidates_with_enough_cells(workplace):
+    command = "pairs pairs.parquet --all --store good.zarr --celltype A --out census.parquet".split()
+    every = result(cli(*command, cwd=workplace))
+    table = pd.read_parquet(workplace / "census.parquet")
+    n_links = pd.read_parquet(workplace / "pairs.parquet").groupby("gene").size()
+    assert every["n_links"] == n_links.sum()
+    assert every["n_pairs"] == len(table) == (n_links * (n_links - 1) // 2).sum()
+    assert (table[["n_00", "n_10", "n_01", "n_11"]].sum(axis=1) == 150).all()
+    some = result(cli(*command, "--min-double", "10", "--overwrite", cwd=workplace))
+    assert some["n_pairs"] == (table["n_11"] >= 10).sum() < len(table)
 
 
 def start(args, folder):
@@ -256,5 +289,5 @@ def test_cli__refuses_to_mix_and_names_the_key(workplace):
 def test_cli__help_and_version():
     assert "candidates" in cli("--help").stdout
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", cli("--version").stdout)
-    for command in ("ingest", "candidates", "scent", "run", "demo"):
+    for command in ("ingest", "candidates", "scent", "pairs", "run", "demo"):
         assert "--" in cli(command, "--help").stdout

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.cells import STORE_NAMES
+from enhancer_dask.stats.poisson import make_nuisance
 from enhancer_dask.stores import MultiomeStore
 
 Floats = NDArray[np.float64]
@@ -146,3 +147,22 @@ def _numbers(store: MultiomeStore, celltype: str, term: str, function: str | Non
 def _bad_cells(store: MultiomeStore, celltype: str, term: str, bad: NDArray[np.bool_], what: str) -> str:
     first = store.column("cell")[store.cells_of(celltype)][int(np.argmax(bad))]
     return f"{store.path}: covariate {term!r} is {what} in {bad.sum()} cells of type {celltype!r} (first: {first!r})"
+
+
+def check_covariates(
+    store: MultiomeStore,
+    types: Sequence[str],
+    terms: tuple[str, ...],
+    offset: str | None,
+    warn: Callable[[str], None],
+) -> None:
+    """Find before the run what would fail in every chunk."""
+    for celltype in types:
+        read = read_covariates(store, celltype, terms)
+        for term in read.constant:
+            warn(f"covariate {term!r} is constant in {celltype!r} and left out there")
+        if offset is not None:
+            read_offset(store, celltype, offset)
+        z = make_nuisance(read.values).z
+        if np.linalg.matrix_rank(np.column_stack([np.ones(len(z)), z])) < 1 + z.shape[1]:
+            warn(f"covariates are collinear in {celltype!r}, nothing is tested there: {', '.join(read.names)}")

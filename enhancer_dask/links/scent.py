@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
 import pandas as pd
 
 from enhancer_dask import chunks
@@ -24,11 +23,10 @@ from enhancer_dask.io.files import remove_at_once, remove_leftovers
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import check_pairs, check_params, output_table, read_meta, read_pairs
 from enhancer_dask.links.certificate import agreement
-from enhancer_dask.links.covariates import parse_terms, read_covariates, read_offset
+from enhancer_dask.links.covariates import check_covariates, parse_terms
 from enhancer_dask.links.pair_tests import P_VALUES, REGRESSIONS, Options, PValues, Regression
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.links.work import Certify, Request, certificate_parts, make_request, plan, result_params, run_request
-from enhancer_dask.stats import poisson
 from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung
 from enhancer_dask.stores import MultiomeStore
 
@@ -135,7 +133,7 @@ def scent(
     options = Options(regression, p, engine, seed, binarise, min_fraction, tuple(ladder))
     certificate = Certify(certify, certify_below)
     _check_options(options, certificate, chunk_pairs)
-    _check_request(data, types, terms, offset, warn or _python_warning)
+    check_covariates(data, types, terms, offset, warn or _python_warning)
     table = read_pairs(pairs) if isinstance(pairs, str | Path) else check_pairs(pairs, "pairs")
     unique = table.drop_duplicates()
     if len(unique) < len(table):
@@ -222,22 +220,3 @@ def _check_options(options: Options, certify: Certify, chunk_pairs: int | None) 
         raise InputError(f"certify is {certify.n} and {certify.below:g}; want 0 or more")
     if certify.wanted and (options.p == "ladder" or options.regression != "poisson"):
         raise InputError("certify checks p_saddle of the Poisson model; want p saddle or both, and regression poisson")
-
-
-def _check_request(
-    store: MultiomeStore,
-    types: Sequence[str],
-    terms: tuple[str, ...],
-    offset: str | None,
-    warn: Callable[[str], None],
-) -> None:
-    """Find before the run what would fail in every chunk."""
-    for celltype in types:
-        read = read_covariates(store, celltype, terms)
-        for term in read.constant:
-            warn(f"covariate {term!r} is constant in {celltype!r} and left out there")
-        if offset is not None:
-            read_offset(store, celltype, offset)
-        z = poisson.make_nuisance(read.values).z
-        if np.linalg.matrix_rank(np.column_stack([np.ones(len(z)), z])) < 1 + z.shape[1]:
-            warn(f"covariates are collinear in {celltype!r}, nothing is tested there: {', '.join(read.names)}")

@@ -69,7 +69,7 @@ class Influence:
     cook: Floats
     """Its Cook's distance, shape (L,); NaN where the cell has the full leverage (alone in its state)."""
     ratio: Floats
-    """Largest distance of a cell by the mean over the doubly open cells, shape (L,); NaN where none of these has one."""
+    """Largest distance of a cell by the mean over the doubly open cells, shape (L,); NaN if these have none."""
     beta_dropped: Floats
     """I without the cell, natural log, shape (L,); -inf or +inf where its state has no counts left, NaN where it has no
     cells left or the fit failed."""

@@ -119,8 +119,8 @@ def _coefficients(used, sign, y, group, out, good):
 
 @compiled
 def _refit_tile(
-    tile, sharing, n_there, which, gene, counts, mean, z, groups, layout_of, degree, start, table, n_terms_to, largest_z,
-    out, good,
+    tile, sharing, n_there, which, gene, counts, mean, z, groups, layout_of, degree, start, table, n_terms_to,
+    largest_z, out, good,
 ):  # fmt: skip
     """Coefficients of the tests in one tile of resamples; ``good`` marks what can be relied on."""
     _, parent, axis, _ = table

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from enhancer_dask.epistasis.layouts import as_glimmirs, as_published, effect_11, from_published, share_below
+from enhancer_dask.interactions.layouts import as_glimmirs, as_published, effect_11, from_published, share_below
 from enhancer_dask.errors import InputError
 
 

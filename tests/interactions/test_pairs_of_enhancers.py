@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enhancer_dask.epistasis import census as module
-from enhancer_dask.epistasis.census import census, census_block
-from enhancer_dask.epistasis.pairs import enhancer_pairs, pair_up, significant_links, write_enhancer_pairs
+from enhancer_dask.interactions.census import census, census_block
+from enhancer_dask.interactions.pairs import enhancer_pairs, pair_up, significant_links, write_enhancer_pairs
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.io.tables import check_enhancer_pairs, read_enhancer_pairs
 from enhancer_dask.links.work import benjamini_hochberg

@@ -1,0 +1,155 @@
+"""The chunks of an epistasis run: cut, computed, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from enhancer_dask import chunks
+from enhancer_dask.interactions.contrasts import Options, epistasis_block
+from enhancer_dask.interactions.rows import PairRows, cut, digest
+from enhancer_dask.links.covariates import read_covariates, read_offset
+from enhancer_dask.links.work import benjamini_hochberg
+from enhancer_dask.stats.states import TESTS
+from enhancer_dask.stores import MultiomeStore, opened
+
+Floats = NDArray[np.float64]
+
+ADJUSTED = {"fdr_saddle": "p_saddle", "fdr": "boot_p"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Enhancer pairs to test in some cell types."""
+
+    store: Path
+    """Absolute, because workers may have another current folder."""
+    fingerprint: str
+    """Of the store."""
+    of_types: tuple[PairRows, ...]
+    """Pairs of each cell type, in the order of the result."""
+    covariates: tuple[str, ...]
+    """Terms."""
+    names: tuple[str, ...]
+    """Of the covariates' columns in any of the types; a type may lack some."""
+    offset: str | None
+    """Term."""
+    options: Options
+    """Everything else about the tests."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the result depends on, as JSON values."""
+        params: dict[str, Any] = {
+            "stage": "epistasis",
+            "store": self.fingerprint,
+            "pairs": digest(self.of_types),
+            "celltypes": [rows.celltype for rows in self.of_types],
+            "covariates": list(self.covariates),
+            "offset": self.offset,
+        }
+        params |= asdict(self.options)
+        params["ladder"] = [list(rung) for rung in self.options.ladder]
+        return params
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some pairs in one cell type: what a task gets."""
+
+    store: Path
+    fingerprint: str
+    rows: PairRows
+    covariates: tuple[str, ...]
+    names: tuple[str, ...]
+    offset: str | None
+    options: Options
+
+
+def epistasis_chunk(block: Block) -> pd.DataFrame:
+    """One chunk on a worker: rows of the store in, table out."""
+    store, rows = opened(block.store, block.fingerprint), block.rows
+    genes, gene = np.unique(rows.gene, return_inverse=True)
+    peaks, place = np.unique(np.concatenate([rows.first, rows.second]), return_inverse=True)
+    first, second = np.split(place, 2)
+    covariates = read_covariates(store, rows.celltype, block.covariates)
+    table = epistasis_block(
+        store.counts("rna", genes, rows.celltype), store.counts("atac", peaks, rows.celltype), gene, first, second,
+        covariates.values, covariates.names, celltype=rows.celltype, options=block.options,
+        offset=None if block.offset is None else read_offset(store, rows.celltype, block.offset),
+    )  # fmt: skip
+    return _labelled(table, store, rows, block.names)
+
+
+def _labelled(table: pd.DataFrame, store: MultiomeStore, rows: PairRows, names: tuple[str, ...]) -> pd.DataFrame:
+    """Put names in front, a barcode for the cell, and columns of covariates that other cell types have."""
+    cells = store.column("cell")[store.cells_of(rows.celltype)]
+    table["cook_cell"] = np.where(table["cook_cell"] >= 0, cells[table["cook_cell"]], "")
+    for column in (f"{kind}{name}" for name in names for kind in ("joint_", "se_joint_")):
+        if column not in table:
+            table[column] = np.nan
+    order = [column for name in names for column in (f"joint_{name}", f"se_joint_{name}")]
+    others = [column for column in table.columns if column not in order]
+    at = others.index("se_joint_intercept") + 1
+    labels = pd.DataFrame(
+        {
+            "celltype": rows.celltype,
+            "gene": store.column("gene")[rows.gene],
+            "enhancer_1": store.column("peak")[rows.first],
+            "enhancer_2": store.column("peak")[rows.second],
+        }
+    )
+    return pd.concat([labels, table[[*others[:at], *order, *others[at:]]]], axis=1)
+
+
+def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
+    """Cut the pairs into chunks: cell type after cell type, in the order given."""
+    pieces = cut(request.of_types, chunk_pairs)
+
+    def arguments(index: int) -> tuple[Block]:
+        t, part = pieces[index]
+        rows = request.of_types[t].some(part)
+        return (
+            Block(
+                request.store, request.fingerprint, rows, request.covariates, request.names, request.offset,
+                request.options,
+            ),
+        )  # fmt: skip
+
+    return chunks.Work(
+        "epistasis", epistasis_chunk, arguments, len(pieces), request.params, {"chunk_pairs": chunk_pairs}, folder
+    )
+
+
+def write_result(work: chunks.Work, out: Path, options: Options) -> None:
+    """Join the parts and add adjusted p-values."""
+    more = dict(_adjusted(work))
+    if options.p == "saddle":  # the ladder's p-values of the doubtful tests alone are no family
+        more = {name: np.full(len(values), np.nan) if "saddle" not in name else values for name, values in more.items()}
+
+    def finish(table: pa.Table, row: int) -> pa.Table:
+        for name, values in more.items():
+            after = table.column_names.index(f"boot_p_{name.rsplit('_', 1)[1]}") + 1
+            table = table.add_column(after, name, pa.array(values[row : row + len(table)]))
+        return table
+
+    chunks.merge(work, out, finish)
+
+
+def _adjusted(work: chunks.Work) -> Iterator[tuple[str, Floats]]:
+    """Adjusted p-values of all rows in order, within cell types and within their genes."""
+    wanted = [f"{source}_{test}" for test in TESTS for source in ADJUSTED.values()]
+    parts = [part.to_pandas() for part in chunks.tables(work, ["celltype", "gene", *wanted])]
+    table = pd.concat(parts, ignore_index=True)
+    types, genes = (table.groupby(keys, sort=False) for keys in (["celltype"], ["celltype", "gene"]))
+    for test in TESTS:
+        for name, source in ADJUSTED.items():
+            for kind, groups in ((name, types), (f"{name}_gene", genes)):
+                yield f"{kind}_{test}", groups[f"{source}_{test}"].transform(benjamini_hochberg).to_numpy()
