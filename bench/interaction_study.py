@@ -4,13 +4,13 @@
 
 ``simulate_enhancer_pairs`` with its defaults, 2,597 cells, one table of 2,000 pairs per truth (multiplicative,
 additive, synergistic with I of 0.1, 0.25, 0.5 and 1) and dispersion of the counts (0, which is Poisson, and 0.5).
-``ed.epistasis`` with its defaults and the published ladder (100, then 5,000 if p < 0.1). ``by_dispersion`` holds
+``ed.epistasis`` with its defaults, so with the published ladder (100, then 5,000 if p < 0.1). ``by_dispersion`` holds
 
 * ``coverage``: share of pairs whose 95% interval of I (low_interaction, high_interaction) holds the true I, per truth,
   over pairs that have one; ``no_interval``: the share of the others; ``coverage_wald``: coverage of beta +- 1.96 se
   from the Fisher information; ``missed``: intervals that lie below and above the truth, multiplicative pairs;
-* ``type_1``: share of multiplicative pairs with p < 0.05, for p_saddle (all, and those with the status trusted),
-  boot_p, and Wald's p of I; ``power``: the same of synergistic pairs, per effect size;
+* ``type_1``: share of multiplicative pairs with p < 0.05, for p_saddle (all, and those with the status trusted), the
+  test that the interval inverts, boot_p, and Wald's p of I; ``power``: the same of synergistic pairs, per effect size;
 * ``departure_coverage``: share of additive pairs whose 95% interval of the departure from additivity holds 0;
 * ``verdict``: share of each verdict, per truth.
 
@@ -36,12 +36,15 @@ import pandas as pd
 
 import enhancer_dask as ed
 from enhancer_dask.simulate.enhancer_pairs import CELLTYPE, simulate_enhancer_pairs
-from enhancer_dask.stats.bootstrap import Rung
 
 DISPERSIONS = (0.0, 0.5)
 EFFECTS = (0.1, 0.25, 0.5, 1.0)
-LADDER = (Rung(100, 0.1), Rung(5_000, 0.0))
-METHODS = {"saddle": "p_saddle_interaction", "ladder": "boot_p_interaction", "wald": "p_interaction"}
+METHODS = {
+    "saddle": "p_saddle_interaction",
+    "interval": "p_interval_interaction",
+    "ladder": "boot_p_interaction",
+    "wald": "p_interaction",
+}
 BINS = {"n_11 < 10": (0, 10), "10-19": (10, 20), "20-49": (20, 50), "50-99": (50, 100), "n_11 >= 100": (100, 10**9)}
 LEVEL = 0.05
 Z = 1.959963985
@@ -54,7 +57,7 @@ def table_of(truth: str, interaction: float, dispersion: float, args: argparse.N
         n_pairs=args.pairs, truth=truth, interaction=interaction, dispersion=dispersion, seed=seed
     )
     result = ed.epistasis(
-        sim.to_mudata(), sim.pairs, celltype=CELLTYPE, p="saddle" if args.skip_ladder else "both", ladder=LADDER,
+        sim.to_mudata(), sim.pairs, celltype=CELLTYPE, p="saddle" if args.skip_ladder else "both",
         seed=seed, progress=False,
     )  # fmt: skip
     known = sim.truth[["gene", "enhancer_1", "enhancer_2", "interaction"]].rename(columns={"interaction": "truth"})
