@@ -133,13 +133,13 @@ def _coding_told(table: pd.DataFrame | str | Path) -> Coding | None:
 
 def _by_celltype(table: pd.DataFrame, label: str, celltype: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
     """Cell type and its rows; "" where it is not known."""
-    if "celltype" not in table.columns:
+    if "celltype" not in table.columns or table.empty:
         yield celltype or "", table
         return
     named = table["celltype"].astype(str)
     types = sorted(named.unique())
     if celltype is not None and celltype not in types:
-        raise InputError(f"{label}: no row is of cell type {celltype!r}; types are: {', '.join(types) or 'none'}")
+        raise InputError(f"{label}: no row is of cell type {celltype!r}; types are: {', '.join(types)}")
     for one in types if celltype is None else [celltype]:
         yield one, table[named == one]
 

@@ -36,7 +36,7 @@ P_NAMES = {"p_saddle": "saddlepoint", "boot_p": "bootstrap", "p": "Wald"}
 QQ_SERIES = {  # name, colour, size; drawn in this order, so that series that agree show each other
     "p": ("Wald", GREY, 3.0),
     "boot_basic_p": ("bootstrap ladder", BLUE, 4.5),
-    "p_saddle": ("saddlepoint", ORANGE, 2.0),
+    "p_saddle": ("saddlepoint", ORANGE, 2.4),
 }
 STEEPEST = 3.0  # height of a QQ plot over its width, in units of the axes
 LEVEL = 0.95

@@ -82,6 +82,13 @@ def test_draw_all__one_cell_type(links, epistasis, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_draw_all__empty_tables_give_figures_that_say_so(links, epistasis, tmp_path):
+    drawn = draw_all(tmp_path, links=links.head(0), epistasis=epistasis.head(0), celltype="A")
+    assert len(stems(drawn)) == 6
+    for kind in ("qq", "volcano", "sum_against_both", "sum_box", "volcano_interaction", "verdicts"):
+        assert re.search(r"\(0 (pairs|links)\)", svg_text(tmp_path, f"{kind}_A"))
+
+
 def test_draw_all__cell_types_may_be_numbers_or_categories(links, tmp_path):
     links["celltype"] = links["celltype"].map({"A": 1, "B": 2})
     assert stems(draw_all(tmp_path, links=links)) == ["qq_1", "qq_2"]
