@@ -240,6 +240,91 @@ def pairs(
 
 
 @app.command()
+def epistasis(
+    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    pairs: Annotated[Path, typer.Option(help="Table with columns gene, enhancer_1, enhancer_2 [, celltype].")],
+    out: Annotated[Path, typer.Option(help="Table of contrasts and interactions to write (.parquet).")],
+    celltype: Annotated[list[str] | None, typer.Option(help="Cell type; may be repeated.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All cell types (that the pairs name).")] = False,
+    coding: Annotated[
+        str, typer.Option(help="Predictor of 11 against 00: fixed (0/1), or legacy (0/2, as published).")
+    ] = "fixed",
+    covariates: Annotated[
+        str, typer.Option(help="Comma-separated terms: columns of the cells, log(column), ...")
+    ] = "percent.mito",
+    offset: Annotated[str, typer.Option(help="Term with coefficient 1; empty for none.")] = "log(nUMI)",
+    regression: Annotated[str, typer.Option(help="poisson, or negbin (theta by maximum likelihood).")] = "poisson",
+    p: Annotated[str, typer.Option("--p", help="p-values: saddle (no resampling), ladder, or both.")] = "both",
+    engine: Annotated[
+        str, typer.Option(help="Refit engine of the ladder: moments, or exact (the reference).")
+    ] = "moments",
+    ladder: Annotated[
+        str, typer.Option(help="published (100, then 5,000 if p < 0.1) or scent (100 to 50,000).")
+    ] = "published",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same table.")] = 0,
+    margin: Annotated[
+        float, typer.Option(help="Fold change within which a departure counts as none in the verdict.")
+    ] = 1.25,
+    level: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
+    chunk_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs per chunk [default: chosen from the data].")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Columns of the .tsv.gz: ours, published or glimmirs.")] = "ours",
+    profile: Profile = "local",
+    cluster: ClusterFile = None,
+    tsv: Tsv = False,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Do two enhancers of a gene add up, multiply or interact? Running it again finishes what is missing."""
+    if every == bool(celltype):
+        raise InputError("name cell types with --celltype, or give --all (one of the two)")
+    client = _cluster(profile, cluster)
+    from enhancer_dask.interactions.contrasts import LADDERS
+    from enhancer_dask.interactions.epistasis import epistasis as run_epistasis
+    from enhancer_dask.interactions.epistasis import summary
+    from enhancer_dask.interactions.layouts import LAYOUTS
+    from enhancer_dask.io.tables import write_tsv
+
+    for name, value, known in (("ladder", ladder, LADDERS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise InputError(f"{name} {value!r} is unknown; choose from {', '.join(known)}")
+    table = run_epistasis(
+        store, pairs, celltype or None, covariates=covariates, offset=offset or None,
+        coding=coding, regression=regression, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside
+        seed=seed, ladder=LADDERS[ladder], margin=margin, level=level, out=out, client=client,
+        chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=_warn,
+    )  # fmt: skip
+    if tsv:
+        write_tsv(LAYOUTS[layout](table), out.with_suffix(".tsv.gz"))
+    _result({"epistasis": str(out), **summary(table)})
+
+
+@app.command()
+def figures(
+    out: Annotated[Path, typer.Option(help="Folder for the figures, PNG and SVG.")],
+    links: Annotated[Path | None, typer.Option(help="Table of links, ours or SCENT's.")] = None,
+    epistasis: Annotated[Path | None, typer.Option(help="Table of enhancer pairs, ours or as published.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Multiome store: draws the cells of a pair.")] = None,
+    celltype: Annotated[str | None, typer.Option(help="Only this cell type.")] = None,
+    pair: Annotated[
+        str | None, typer.Option(metavar="GENE,E1,E2", help="Pair whose cells are drawn [default: least p of I].")
+    ] = None,
+    coding: Annotated[
+        str | None, typer.Option(help="Coding the epistasis table was made with [default: as the table tells].")
+    ] = None,
+) -> None:
+    """Draw what the given tables allow, per cell type."""
+    from enhancer_dask.report.gallery import draw_all, parse_pair
+
+    files = draw_all(
+        out, links=links, epistasis=epistasis, store=store, pair=None if pair is None else parse_pair(pair),
+        celltype=celltype, table_coding=coding,  # type: ignore[arg-type]  # checked inside
+    )  # fmt: skip
+    _result({"figures": [str(file) for file in files]})
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What goes in and with which settings.")],
     profile: Profile = "local",
@@ -247,7 +332,7 @@ def run(
     progress: ShowProgress = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Ingest, candidates, SCENT; stages whose output is there and valid are skipped."""
+    """Ingest, candidates, SCENT, enhancer pairs, epistasis, figures; what is there and valid is skipped."""
     client = _cluster(profile, cluster)
     from enhancer_dask.config import load_config
     from enhancer_dask.pipeline import run as run_pipeline

@@ -57,6 +57,30 @@ class ScentConfig(_Block):
     chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
 
 
+class EnhancerPairsConfig(_Block):
+    """The ``enhancer_pairs`` block."""
+
+    fdr: float = Field(0.1, gt=0, le=1, description="pair the links whose adjusted p-value is below")
+    by: str = Field("auto", description="column of p-values; auto: p_saddle if computed, else boot_basic_p")
+    min_double: int = Field(0, ge=0, description="least number of cells in which both enhancers are open")
+
+
+class EpistasisConfig(_Block):
+    """The ``epistasis`` block."""
+
+    coding: Literal["fixed", "legacy"] = Field("fixed", description="predictor of 11 against 00: 0/1, or 0/2")
+    covariates: tuple[str, ...] = ("percent.mito",)
+    offset: str | None = "log(nUMI)"
+    regression: Literal["poisson", "negbin"] = "poisson"
+    p: Literal["saddle", "ladder", "both"] = Field("both", description="p-values: saddlepoint, ladder, or both")
+    engine: str = Field("moments", description="refit engine of the ladder; exact is the reference")
+    ladder: Literal["published", "scent"] = Field("published", description="100, then 5,000 if p < 0.1; or SCENT's")
+    seed: int = Field(0, ge=0)
+    margin: float = Field(1.25, gt=1, description="fold change within which a departure counts as none")
+    level: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
+    chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
+
+
 class RunConfig(_Block):
     """A whole run. Relative paths are relative to the folder of the file."""
 
@@ -65,7 +89,10 @@ class RunConfig(_Block):
     candidates: CandidatesConfig = CandidatesConfig()
     pairs: Path | None = Field(None, description="table of gene-peak pairs to test instead of the candidates")
     scent: ScentConfig = ScentConfig()
-    tsv: bool = Field(False, description="write the links also as .tsv.gz")
+    enhancer_pairs: EnhancerPairsConfig = EnhancerPairsConfig()
+    epistasis: EpistasisConfig | None = Field(EpistasisConfig(), description="null: stop after the links")
+    figures: bool = Field(True, description="draw figures of the links and the enhancer pairs")
+    tsv: bool = Field(False, description="write links and epistasis also as .tsv.gz")
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -1,10 +1,10 @@
-"""A whole run in order: ingest, candidates, SCENT. A stage whose output is there and valid is skipped."""
+"""A whole run in order, from files to figures. A stage whose output is there and valid is skipped."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ import pandas as pd
 
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.config import RunConfig, load_config
+from enhancer_dask.interactions.census import census
+from enhancer_dask.interactions.contrasts import LADDERS
+from enhancer_dask.interactions.epistasis import epistasis, summary
+from enhancer_dask.interactions.pairs import enhancer_pairs, write_enhancer_pairs
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import write_tsv
 from enhancer_dask.links.candidates import candidates
@@ -19,11 +23,12 @@ from enhancer_dask.links.scent import n_below, scent
 from enhancer_dask.stats.bootstrap import up_to
 
 Say = Callable[[str], None]
+EPISTASIS = "epistasis.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
-    """Where a run left its tables, and how many links it found."""
+    """Where a run left its tables, and what it found."""
 
     store: str
     """Multiome store."""
@@ -39,6 +44,14 @@ class PipelineResult:
     """Rows with fdr < 0.1, on the ladder's p-values; None if it was not climbed."""
     n_links_saddle: int | None
     """Rows with fdr_saddle < 0.1, on the saddlepoint's; None if not computed."""
+    epistasis: str | None = None
+    """Table of contrasts and interactions of enhancer pairs; None if not asked for, or if there are no pairs."""
+    n_enhancer_pairs: int = 0
+    """Its rows."""
+    verdicts: dict[str, int] = field(default_factory=dict)
+    """How many of them add up, multiply, interact or are undecided."""
+    figures: list[str] = field(default_factory=list)
+    """Files."""
 
     def asdict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -77,50 +90,128 @@ def run(
     """
     if not isinstance(config, RunConfig):
         config = load_config(config)
-    out, wanted = config.out, config.ingest
-    store, links_path = out / "multiome.zarr", out / "links.parquet"
-    say(f"ingest: {', '.join(wanted.inputs)} -> {store}")
-    data = ingest(
-        list(wanted.inputs), store, cells=wanted.cells, gtf=wanted.gtf, assembly=wanted.assembly, overwrite=overwrite
-    )
-    for warning in data.attrs["report"]["warnings"]:
-        say(f"warning: {warning}")
-    if config.pairs is None:
-        pairs_path = out / "pairs.parquet"
-        say(f"candidates: {store} -> {pairs_path}")
-        n_pairs = len(candidates(store, pairs_path, **config.candidates.model_dump(), overwrite=overwrite))
-    else:
-        pairs_path = config.pairs
-        n_pairs = -1
-    wanted_types = None if config.scent.celltypes == "all" else config.scent.celltypes
-    settings = config.scent.model_dump(exclude={"celltypes", "max_resamples"})
-    say(f"scent: {'all cell types' if wanted_types is None else ', '.join(wanted_types)} -> {links_path}")
-    links = scent(
-        store,
-        pairs_path,
-        celltype=wanted_types,
-        ladder=up_to(config.scent.max_resamples),
-        **settings,
-        out=links_path,
-        client=client,
-        progress=progress,
-        overwrite=overwrite,
-        warn=lambda message: say(f"warning: {message}"),
-    )
-    if config.tsv:
-        write_tsv(links, links_path.with_suffix(".tsv.gz"))
-    return summarise(store, pairs_path, links_path, n_pairs, links)
+    stages = _Stages(config, client, progress, overwrite, say)
+    store = stages.ingest()
+    pairs, n_pairs = stages.candidates(store)
+    links = stages.scent(store, pairs)
+    epistasis = stages.epistasis(store, links)
+    figures = stages.figures(store, links, epistasis)
+    return _summarise(store, pairs, stages.links, n_pairs, links, stages.out / EPISTASIS, epistasis, figures)
 
 
-def summarise(store: Path, pairs: Path, links_path: Path, n_pairs: int, links: pd.DataFrame) -> PipelineResult:
+class _Stages:
+    """The stages of one run; each says what it does and finds what an earlier call has left."""
+
+    def __init__(
+        self, config: RunConfig, client: ClientSource | None, progress: bool, overwrite: bool, say: Say
+    ) -> None:
+        self.config, self.out, self.say = config, config.out, say
+        self.links = config.out / "links.parquet"
+        self.overwrite = overwrite
+        self.chunked: dict[str, Any] = {
+            "client": client,
+            "progress": progress,
+            "warn": self._warn,
+            "overwrite": overwrite,
+        }
+
+    def _warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
+
+    def ingest(self) -> Path:
+        wanted, store = self.config.ingest, self.out / "multiome.zarr"
+        self.say(f"ingest: {', '.join(wanted.inputs)} -> {store}")
+        data = ingest(
+            list(wanted.inputs), store, cells=wanted.cells, gtf=wanted.gtf, assembly=wanted.assembly,
+            overwrite=self.overwrite,
+        )  # fmt: skip
+        for warning in data.attrs["report"]["warnings"]:
+            self._warn(warning)
+        return store
+
+    def candidates(self, store: Path) -> tuple[Path, int | None]:
+        if self.config.pairs is not None:
+            return self.config.pairs, None
+        pairs = self.out / "pairs.parquet"
+        self.say(f"candidates: {store} -> {pairs}")
+        settings = self.config.candidates.model_dump()
+        return pairs, len(candidates(store, pairs, **settings, overwrite=self.overwrite))
+
+    def scent(self, store: Path, pairs: Path) -> pd.DataFrame:
+        wanted = self.config.scent
+        types = None if wanted.celltypes == "all" else wanted.celltypes
+        self.say(f"scent: {'all cell types' if types is None else ', '.join(types)} -> {self.links}")
+        settings = wanted.model_dump(exclude={"celltypes", "max_resamples"})
+        links = scent(
+            store, pairs, celltype=types, ladder=up_to(wanted.max_resamples), **settings, out=self.links, **self.chunked
+        )
+        self._tsv(links, self.links)
+        return links
+
+    def epistasis(self, store: Path, links: pd.DataFrame) -> pd.DataFrame | None:
+        """Pairs of the significant peaks of each gene and cell type, tested in that cell type."""
+        wanted, chosen = self.config.epistasis, self.config.enhancer_pairs
+        if wanted is None:
+            return None
+        path, out = self.out / "enhancer_pairs.parquet", self.out / EPISTASIS
+        self.say(f"pairs: {self.links} -> {path}")
+        pairs = enhancer_pairs(links, chosen.fdr, by=chosen.by)
+        if chosen.min_double and len(pairs):
+            pairs = census(store, pairs, min_double=chosen.min_double, out=path, **self.chunked)
+        else:
+            write_enhancer_pairs(pairs, path, settings=chosen.model_dump(), overwrite=self.overwrite)
+        if not len(pairs):
+            self._warn(f"no gene has two links at FDR < {chosen.fdr:g}, so there are no enhancer pairs")
+            return None
+        self.say(f"epistasis: {len(pairs)} enhancer pairs -> {out}")
+        settings = wanted.model_dump(exclude={"ladder"})
+        table = epistasis(
+            store, pairs, pairs["celltype"].unique().tolist(), ladder=LADDERS[wanted.ladder], **settings, out=out,
+            **self.chunked,
+        )  # fmt: skip
+        self._tsv(table, out)
+        return table
+
+    def figures(self, store: Path, links: pd.DataFrame, table: pd.DataFrame | None) -> list[Path]:
+        if not self.config.figures:
+            return []
+        from enhancer_dask.report.gallery import draw_all
+
+        folder = self.out / "figures"
+        self.say(f"figures: {folder}")
+        legacy = self.config.epistasis is not None and self.config.epistasis.coding == "legacy"
+        return draw_all(
+            folder, links=links, epistasis=table, store=None if table is None else store,
+            table_coding="legacy" if legacy else "fixed",
+        )  # fmt: skip
+
+    def _tsv(self, table: pd.DataFrame, path: Path) -> None:
+        if self.config.tsv:
+            write_tsv(table, path.with_suffix(".tsv.gz"))
+
+
+def _summarise(
+    store: Path,
+    pairs: Path,
+    links_path: Path,
+    n_pairs: int | None,
+    links: pd.DataFrame,
+    epistasis_path: Path,
+    table: pd.DataFrame | None,
+    figures: list[Path],
+) -> PipelineResult:
     """Count what was found."""
     n_types = max(1, links["celltype"].nunique())
     return PipelineResult(
         str(store),
         str(pairs),
         str(links_path),
-        n_pairs if n_pairs >= 0 else len(links) // n_types,
+        len(links) // n_types if n_pairs is None else n_pairs,
         int((links["status"] == "tested").sum()),
         n_below(links["fdr"]),
         n_below(links["fdr_saddle"]),
+        None if table is None else str(epistasis_path),
+        0 if table is None else len(table),
+        {} if table is None else summary(table)["verdicts"],
+        [str(file) for file in figures],
     )

@@ -156,6 +156,8 @@ def nothing(folder):
 
 INGEST = "ingest multiome.h5 --cells cells.tsv --out new.zarr"
 PAIRS = "pairs pairs.parquet --out enhancers.parquet"
+
+FIGURES = "figures --out new --store good.zarr --celltype A"
 SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resamples 100"
 
 
@@ -188,6 +190,13 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, PAIRS + " --all --min-double 10", "give --store with --celltype and --min-double"),
         (nothing, PAIRS + " --all --store good.zarr --celltype NK", "no cell is of type 'NK'; types are: A, B"),
         (spoil_pairs, PAIRS + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
+
+        (nothing, "figures --out new", "nothing to draw; give links, an epistasis table, or a store"),
+        (nothing, "figures --out new --links pairs.parquet", "pairs.parquet: no column of p-values, want 'p' or"),
+        (nothing, "figures --out new --epistasis pairs.parquet", "pairs.parquet: column 'beta_10' is missing; columns found: gene"),
+        (nothing, FIGURES + " --pair nope,a,b", "gene 'nope' is not in the store"),
+        (nothing, FIGURES + " --pair nope,a", "pair 'nope,a': want GENE,ENHANCER_1,ENHANCER_2"),
+        (nothing, FIGURES, "which cells to draw"),
         (nothing, "run run.yaml", "run.yaml: no such file"),
     ],
 )  # fmt: skip
@@ -289,5 +298,5 @@ def test_cli__refuses_to_mix_and_names_the_key(workplace):
 def test_cli__help_and_version():
     assert "candidates" in cli("--help").stdout
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", cli("--version").stdout)
-    for command in ("ingest", "candidates", "scent", "pairs", "run", "demo"):
+    for command in ("ingest", "candidates", "scent", "pairs", "epistasis", "figures", "run", "demo"):
         assert "--" in cli(command, "--help").stdout

@@ -14,7 +14,7 @@ from enhancer_dask.interactions.census import census_block
 from enhancer_dask.interactions.regressions import MODELS, TRUST
 from enhancer_dask.links.pair_tests import PValues, Regression
 from enhancer_dask.stats import poisson, saddlepoint
-from enhancer_dask.stats.bootstrap import Rung, climb
+from enhancer_dask.stats.bootstrap import SCENT_LADDER, Rung, climb
 from enhancer_dask.stats.influence import Influence, influence_of_pairs
 from enhancer_dask.stats.natural_scale import natural_scale
 from enhancer_dask.stats.resampling import resample_counts
@@ -35,6 +35,7 @@ Ints = NDArray[np.int64]
 Coding = Literal["fixed", "legacy"]
 CODINGS: tuple[str, ...] = get_args(Coding)
 PUBLISHED_LADDER = (Rung(100, 0.1), Rung(5_000, 0.0))
+LADDERS = {"published": PUBLISHED_LADDER, "scent": SCENT_LADDER}
 
 _STATUS = {
     poisson.CONVERGED: "tested",
@@ -218,9 +219,8 @@ def _natural_scale(columns: dict[str, Any], fits: StateFits, options: Options) -
         level=options.level, margin=options.margin,
     )  # fmt: skip
     out: dict[str, Any] = {f"fold_{test}": found.fold[:, t] for t, test in enumerate(TESTS[:3])}
-    for name, estimates in (
-        ("additive_11", found.additive), ("multiplicative_11", found.multiplicative), ("departure_additive", found.departure)
-    ):  # fmt: skip
+    quantities = {"additive_11": found.additive, "multiplicative_11": found.multiplicative}
+    for name, estimates in {**quantities, "departure_additive": found.departure}.items():
         out |= {name: estimates.value, f"{name}_low": estimates.low, f"{name}_high": estimates.high}
     return out | {"verdict": found.verdict}
 

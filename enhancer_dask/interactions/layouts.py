@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -103,6 +103,13 @@ def as_glimmirs(table: pd.DataFrame) -> pd.DataFrame:
             columns[f"{term}.pvalues"] = 2.0 * ndtr(-np.abs(both[:, 0] / both[:, 1]))
         columns.insert(columns.columns.get_loc(f"{term}.pvalues"), f"{term}.effects", both[:, 0])
     return columns
+
+
+LAYOUTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "ours": lambda table: table,
+    "published": as_published,
+    "glimmirs": as_glimmirs,
+}
 
 
 def _renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Figures of result tables. Matplotlib is imported here and nowhere else."""

@@ -1,0 +1,96 @@
+"""Columns that figures need, of our tables and of the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from enhancer_dask.errors import InputError
+from enhancer_dask.links.work import benjamini_hochberg
+
+Coding = Literal["fixed", "legacy"]
+
+CONTRASTS = ("10", "01", "11")
+_PUBLISHED = {
+    f"{theirs}_{s}": f"{ours}_{s}"
+    for theirs, ours in (("beta_estimate", "beta"), ("beta_pvalue", "p"), ("bootstrap_pvalue", "boot_p"))
+    for s in CONTRASTS
+}
+FDR_OF = {"p_saddle": "fdr_saddle", "boot_p": "fdr"}
+
+
+def our_names(table: pd.DataFrame) -> pd.DataFrame:
+    """An epistasis table under our column names; ``beta_11`` of a published one stays half the log ratio."""
+    return table.rename(columns=_PUBLISHED)
+
+
+def coding_of(table: pd.DataFrame, table_coding: Coding | None) -> Coding:
+    """Coding of 11 that a table was made with: as told, else as published for published names, else fixed.
+
+    Raises
+    ------
+    InputError
+        If the coding told is unknown.
+    """
+    if table_coding is None:
+        return "legacy" if "beta_estimate_11" in table.columns else "fixed"
+    return known_coding(table_coding)
+
+
+def known_coding(coding: str) -> Coding:
+    """Either coding, or an error that names both."""
+    if coding not in ("fixed", "legacy"):
+        raise InputError(f"coding {coding!r} is unknown; choose from fixed, legacy")
+    return coding  # type: ignore[return-value]
+
+
+def need(table: pd.DataFrame, columns: Sequence[str], label: str) -> None:
+    """Check that columns are there.
+
+    Raises
+    ------
+    InputError
+        Naming the first missing column and those found.
+    """
+    for name in columns:
+        if name not in table.columns:
+            raise InputError(f"{label}: column {name!r} is missing; columns found: {_names(table)}")
+
+
+def p_column(table: pd.DataFrame, candidates: Sequence[str], label: str) -> str:
+    """The first of some columns of p-values that has values, else the first that is there.
+
+    Raises
+    ------
+    InputError
+        If none is there.
+    """
+    there = [name for name in candidates if name in table.columns]
+    if not there:
+        raise InputError(
+            f"{label}: no column of p-values, want {' or '.join(map(repr, candidates))}; columns found: {_names(table)}"
+        )
+    return next((name for name in there if table[name].notna().any()), there[0])
+
+
+def _names(table: pd.DataFrame) -> str:
+    return ", ".join(map(str, table.columns)) or "none"
+
+
+def effect(table: pd.DataFrame, test: str, table_coding: Coding) -> pd.Series:
+    """Log ratio of a test; that of 11 is doubled back if it was halved by the coding, shape (L,)."""
+    beta = table[f"beta_{test}"].astype(np.float64)
+    return beta * 2.0 if test == "11" and table_coding == "legacy" else beta
+
+
+def adjusted(table: pd.DataFrame, p: str) -> pd.Series:
+    """Benjamini-Hochberg adjusted p-values of a column ``<p>_<test>``: the table's, else computed by cell type."""
+    kind, test = p.rsplit("_", 1)
+    name = f"{FDR_OF.get(kind, '')}_{test}"
+    if name in table.columns:
+        return table[name].astype(np.float64)
+    types = table["celltype"].astype(str) if "celltype" in table.columns else pd.Series("", index=table.index)
+    return table[p].astype(np.float64).groupby(types).transform(benjamini_hochberg)
