@@ -59,8 +59,8 @@ def expected_by_state(
     DataFrame
         Columns celltype, gene, enhancer_1, enhancer_2 and for s = 00, 10, 01, 11, multiplicative, additive: mean_s,
         q05_s and q95_s (mean and quantiles over resamples, counts per cell) and n_resamples_s (that have the value).
-        11 outside of the band of multiplicative, which is what the doubly open cells have without interaction, says
-        that the enhancers interact; additive is the band if they add. By cell type, in the order given.
+        Multiplicative is what the doubly open cells have without interaction, additive if the enhancers add; 11 outside
+        of the band speaks against it. By cell type, in the order given.
 
     Raises
     ------
