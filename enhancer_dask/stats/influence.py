@@ -6,8 +6,9 @@ Cook's distance of cell i in the regression with four states and c covariates, a
 
 r the Pearson residual and h the leverage of the last weighted least squares, says how far the cell moves *all*
 coefficients; it is the same for ``enhancer_1 * enhancer_2``. GLiMMIRS [2]_ puts an interaction aside if the largest
-distance of a cell is more than five times the mean over the doubly open cells. What matters to the interaction I is how
-far I moves without the cell. With Y_s the counts of its state s and a_s = 1 for 00 and 11, -1 for 10 and 01,
+distance of a cell is more than five times the mean over the doubly open cells; among thousands of cells a largest one
+is easily that (24 of 30 real pairs in 2,597 monocytes). What matters to the interaction I is how far I moves without
+the cell. With Y_s the counts of its state s and a_s = 1 for 00 and 11, -1 for 10 and 01,
 
     dI_i = a_s log((1 - y_i / Y_s) / (1 - mu_i / Y_s)) - v'd_i (y_i - mu_i) / (1 - h_i).
 
