@@ -38,7 +38,7 @@ from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import cholesky, dot, invert, solve, total
 from enhancer_dask.stats.logarithm import log1p_into
 from enhancer_dask.stats.poisson import FIT_TOLERANCE
-from enhancer_dask.stats.state_fits import fit_states
+from enhancer_dask.stats.state_fits import fit_states, sort_by_state
 from enhancer_dask.stats.states import (
     CONTRAST,
     INTERACTION,
@@ -221,21 +221,6 @@ def _without(pairs: StatePairs, row: int, cell: int) -> tuple[float, float]:
     return fits.beta[0, INTERACTION], np.sqrt(CONTRAST @ fits.sandwich[0, -3:, -3:] @ CONTRAST)
 
 
-@compiled
-def _sort_by_state(first, second, bounds, order):
-    """Write the cells to ``order`` state after state; those of state s are ``order[bounds[s]:bounds[s + 1]]``."""
-    place = np.zeros(5, np.int64)
-    for i in range(first.size):
-        place[first[i] + 2 * second[i] + 1] += 1
-    for s in range(4):
-        place[s + 1] += place[s]
-    bounds[:] = place
-    for i in range(first.size):
-        s = first[i] + 2 * second[i]
-        order[place[s]] = i
-        place[s] += 1
-
-
 @compiled(fastmath=FASTMATH)
 def _linear_predictor(z, offset, slopes, eta):
     eta[:] = offset
@@ -400,7 +385,7 @@ def _influence_of_pairs(z, offset, rna, peaks, gene, first, second, all_slopes, 
     totals, level, mean, sums = np.empty(4), np.empty(4), np.empty((4, c)), np.empty(c)
     info, chol, inverse, step = np.zeros((c, c)), np.zeros((c, c)), np.zeros((c, c)), np.empty(c)
     for pair in range(gene.size):
-        _sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
+        sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
         y, slopes = rna[gene[pair]], all_slopes[pair]
         for i in range(n):
             counts[i], shift[i] = y[order[i]], offset[order[i]]
