@@ -6,8 +6,9 @@ Cook's distance of cell i in the regression with four states and c covariates, a
 
 r the Pearson residual and h the leverage of the last weighted least squares, says how far the cell moves *all*
 coefficients; it is the same for ``enhancer_1 * enhancer_2``. GLiMMIRS [2]_ puts an interaction aside if the largest
-distance of a cell is more than five times the mean over the doubly open cells. What matters to the interaction I is how
-far I moves without the cell. With Y_s the counts of its state s and a_s = 1 for 00 and 11, -1 for 10 and 01,
+distance of a cell is more than five times the mean over the doubly open cells; among thousands of cells a largest one
+is easily that (24 of 30 real pairs in 2,597 monocytes). What matters to the interaction I is how far I moves without
+the cell. With Y_s the counts of its state s and a_s = 1 for 00 and 11, -1 for 10 and 01,
 
     dI_i = a_s log((1 - y_i / Y_s) / (1 - mu_i / Y_s)) - v'd_i (y_i - mu_i) / (1 - h_i).
 
@@ -37,6 +38,7 @@ from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import cholesky, dot, invert, solve, total
 from enhancer_dask.stats.logarithm import log1p_into
 from enhancer_dask.stats.poisson import FIT_TOLERANCE
+from enhancer_dask.stats.state_fits import fit_states, sort_by_state
 from enhancer_dask.stats.states import (
     CONTRAST,
     INTERACTION,
@@ -84,7 +86,7 @@ class Influence:
 
 def influence_plainly(pairs: StatePairs, fits: StateFits) -> Influence:
     """:func:`influence_of_pairs`, pair after pair from the definitions: the reference."""
-    found = _empty(len(pairs.gene))
+    fits, found = _poisson(pairs, fits), _empty(len(pairs.gene))
     _fill_plainly(found, pairs, fits, np.flatnonzero(_fitted(fits)))
     return _judged(found, fits)
 
@@ -97,7 +99,7 @@ def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
     pairs : StatePairs
         L of them; L may be 0.
     fits : StateFits
-        Their Poisson fits. Where I is not finite there, nothing is computed.
+        Their Poisson fits; made here if those given are negative binomial. Where I is not finite, nothing is computed.
 
     Returns
     -------
@@ -125,7 +127,8 @@ def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
     >>> int(found.cell[0]), np.exp([fits.beta[0, 3], found.beta_dropped[0]]).round(3).tolist()
     (6, [9.556, 1.0])
     """
-    found, done = _empty(len(pairs.gene)), _fitted(fits)
+    fits, found = _poisson(pairs, fits), _empty(len(pairs.gene))
+    done = _fitted(fits)
     regular = np.flatnonzero(done & np.isfinite(fits.joint).all(axis=1))
     some, outcome = pairs.some(regular), np.full(len(regular), _UNUSUAL, dtype=np.int64)
     columns = tuple(values[regular] for values in found)
@@ -147,6 +150,10 @@ def _empty(n_pairs: int) -> Columns:
     """Cell, distance, ratio, I and its standard error."""
     cell = np.full(n_pairs, -1, dtype=np.int64)
     return cell, *(np.full(n_pairs, np.nan) for _ in range(4))  # type: ignore[return-value]
+
+
+def _poisson(pairs: StatePairs, fits: StateFits) -> StateFits:
+    return fits if np.isnan(fits.theta).all() else fit_states(pairs)
 
 
 def _fitted(fits: StateFits) -> NDArray[np.bool_]:
@@ -212,21 +219,6 @@ def _without(pairs: StatePairs, row: int, cell: int) -> tuple[float, float]:
     )
     fits = fit_states_plainly(one)
     return fits.beta[0, INTERACTION], np.sqrt(CONTRAST @ fits.sandwich[0, -3:, -3:] @ CONTRAST)
-
-
-@compiled
-def _sort_by_state(first, second, bounds, order):
-    """Write the cells to ``order`` state after state; those of state s are ``order[bounds[s]:bounds[s + 1]]``."""
-    place = np.zeros(5, np.int64)
-    for i in range(first.size):
-        place[first[i] + 2 * second[i] + 1] += 1
-    for s in range(4):
-        place[s + 1] += place[s]
-    bounds[:] = place
-    for i in range(first.size):
-        s = first[i] + 2 * second[i]
-        order[place[s]] = i
-        place[s] += 1
 
 
 @compiled(fastmath=FASTMATH)
@@ -393,7 +385,7 @@ def _influence_of_pairs(z, offset, rna, peaks, gene, first, second, all_slopes, 
     totals, level, mean, sums = np.empty(4), np.empty(4), np.empty((4, c)), np.empty(c)
     info, chol, inverse, step = np.zeros((c, c)), np.zeros((c, c)), np.zeros((c, c)), np.empty(c)
     for pair in range(gene.size):
-        _sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
+        sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
         y, slopes = rna[gene[pair]], all_slopes[pair]
         for i in range(n):
             counts[i], shift[i] = y[order[i]], offset[order[i]]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from enhancer_dask.stats import negative_binomial, poisson, saddlepoint
+from enhancer_dask.stats import negative_binomial, poisson, saddlepoint, state_saddle
 from enhancer_dask.stats import negative_binomial_saddle as nb_saddle
 from enhancer_dask.stats.exact import Refitter
 from enhancer_dask.stats.negative_binomial_bootstrap import exact_engine
@@ -153,9 +153,9 @@ def saddle_states(pairs: StatePairs, fits: StateFits, level: float = 0.95) -> St
     Returns
     -------
     StateSaddles
-        ``sd`` is known for I alone, from the sandwich, and ``low`` and ``high`` are so many of it from I as the normal
-        distribution says. CONCENTRATED stands for fewer than ``nb_saddle.FEWEST_CELLS`` effective cells, FEW_CELLS for
-        fewer than ``saddlepoint.FEWEST_CELLS`` cells with counts in a state.
+        ``sd`` is known for I alone, from the sandwich, and the interval is normal: ``low`` and ``high`` are I less and
+        plus so many of it. Trust has the codes of :mod:`.state_saddle` and its bounds on the cells of a state;
+        CONCENTRATED stands for fewer than ``nb_saddle.FEWEST_CELLS`` effective cells.
     """
     n_pairs = len(pairs.gene)
     p, sd = np.full((n_pairs, 4), np.nan), np.full((n_pairs, 4), np.nan)
@@ -163,15 +163,23 @@ def saddle_states(pairs: StatePairs, fits: StateFits, level: float = 0.95) -> St
     for pair, test in np.argwhere(fits.status == poisson.CONVERGED):
         regression = _Regression.of(pairs, pair, test)
         found = _saddle(regression)
-        p[pair, test] = found.p
-        trust[pair, test] = _TRUST.get(found.status, saddlepoint.NO_SADDLE)
-        counted = np.bincount(regression.state[regression.counts > 0.0], minlength=4)[list(OF_TEST[test])]
-        if counted.min() < saddlepoint.FEWEST_CELLS and trust[pair, test] != saddlepoint.NO_SADDLE:
-            trust[pair, test] = saddlepoint.FEW_CELLS
+        p[pair, test], trust[pair, test] = found.p, _trust(regression, found.status)
     sd[:, INTERACTION] = np.sqrt(np.einsum("j,ljm,m->l", CONTRAST, fits.sandwich[:, -3:, -3:], CONTRAST))
-    interaction, margin = fits.beta[:, INTERACTION], ndtri(0.5 + level / 2.0) * sd[:, INTERACTION]
-    p_interval = 2.0 * ndtr(-np.abs(interaction / sd[:, INTERACTION]))
+    interaction, spread = fits.beta[:, INTERACTION], sd[:, INTERACTION]
+    margin = ndtri(0.5 + 0.5 * level) * spread
+    p_interval = 2.0 * ndtr(-np.abs(interaction / spread))
     return StateSaddles(p, sd, interaction - margin, interaction + margin, p_interval, trust)
+
+
+def _trust(regression: _Regression, status: int) -> int:
+    code = _TRUST.get(status, saddlepoint.NO_SADDLE)
+    cells = np.unique_counts(regression.state).counts
+    with_counts = np.unique_counts(regression.state[regression.counts > 0.0]).counts
+    if code == saddlepoint.NO_SADDLE:
+        return code
+    if len(cells) == 4 and cells.min() < state_saddle.FEWEST_IN_STATE:
+        return state_saddle.RARE_STATE
+    return saddlepoint.FEW_CELLS if with_counts.min() < saddlepoint.FEWEST_CELLS else code
 
 
 def _saddle(regression: _Regression) -> nb_saddle.NegativeBinomialSaddle:

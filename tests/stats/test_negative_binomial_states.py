@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enhancer_dask.stats import negative_binomial, poisson, saddlepoint
+from enhancer_dask.stats import negative_binomial, poisson, saddlepoint, state_saddle
 from enhancer_dask.stats.negative_binomial_saddle import saddle_negative_binomial
 from enhancer_dask.stats.negative_binomial_states import fit_states, refitter, saddle_states
 from enhancer_dask.stats.resampling import resample_counts
@@ -166,17 +166,21 @@ def test_saddle_states__is_the_saddlepoint_of_each_regression():
     sd = saddles.sd[:, INTERACTION]
     np.testing.assert_allclose(saddles.high - saddles.low, 2 * 1.6448536269514722 * sd, rtol=1e-12)
     np.testing.assert_allclose((saddles.high + saddles.low) / 2, fits.beta[:, INTERACTION], rtol=1e-12)
+    edge = saddle_states(pairs, fits, level=1.0 - saddles.p_interval[0])  # the interval that just reaches 0
+    np.testing.assert_allclose(np.abs([edge.low[0], edge.high[0]]).min(), 0.0, atol=1e-12)
 
 
 def test_saddle_states__says_what_is_not_to_be_trusted():
     pairs = few_cells([0, 0, 0, 1, 0, 7, 1, 0, 7, 1, 0, 7])
     trust = saddle_states(pairs, fit_states(pairs)).trust[0]
     np.testing.assert_array_equal(trust, saddlepoint.NOT_FITTED)
-    few = few_cells([1, 0, 7, 2, 2, 5, 1, 0, 7, 1, 1, 9])
-    saddles = saddle_states(few, fit_states(few))
-    assert set(saddles.trust[0]) <= {saddlepoint.FEW_CELLS, saddlepoint.NO_SADDLE}
-    rare = simulated(5, n=120)
-    assert saddlepoint.CONCENTRATED in saddle_states(rare, fit_states(rare)).trust
+    few = few_cells([1, 0, 7, 2, 2, 5, 1, 0, 7, 1, 1, 9])  # no test has five cells with counts in each state
+    trust = saddle_states(few, fit_states(few)).trust[0]
+    np.testing.assert_array_equal(trust, [saddlepoint.FEW_CELLS] * 3 + [state_saddle.RARE_STATE])
+    small = simulated(5, n=150)
+    trust = saddle_states(small, fit_states(small)).trust
+    assert saddlepoint.CONCENTRATED in trust
+    assert set(trust.ravel()) <= {saddlepoint.CONCENTRATED, saddlepoint.TRUSTED}
 
 
 def test_fit_states__no_pairs():
