@@ -21,7 +21,6 @@ from enhancer_dask.stats.natural_scale import natural_scale
 from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stats.state_summary import EXPECTED, summarise_states
 from enhancer_dask.stats.states import (
-    CONTRAST,
     INTERACTION,
     TESTS,
     StateFits,
@@ -29,6 +28,7 @@ from enhancer_dask.stats.states import (
     StateSaddles,
     in_own_units,
     make_state_pairs,
+    robust_sd,
 )
 
 Floats = NDArray[np.float64]
@@ -188,7 +188,7 @@ def _climb(pairs: StatePairs, fits: StateFits, tests: Ints, celltype: str, optio
 def _interval(fits: StateFits, saddles: StateSaddles | None, level: float) -> dict[str, Floats]:
     """Interval of I and its test: BCa, or normal with the robust standard error where there is no saddlepoint."""
     interaction = fits.beta[:, INTERACTION]
-    sd = np.sqrt(np.einsum("i,lij,j->l", CONTRAST, fits.sandwich[:, -3:, -3:], CONTRAST))
+    sd = robust_sd(fits)
     half = float(ndtri(0.5 + 0.5 * level)) * sd
     with np.errstate(invalid="ignore"):
         low, high, p = interaction - half, interaction + half, 2.0 * ndtr(-np.abs(interaction / sd))
@@ -210,7 +210,7 @@ def _joint(fits: StateFits, names: tuple[str, ...], nuisance: poisson.Nuisance) 
     back = np.eye(4 + c)
     back[range(1, 1 + c), range(1, 1 + c)] = 1.0 / nuisance.scale
     back[0, 1 : 1 + c] = -nuisance.centre / nuisance.scale
-    errors = np.sqrt(np.einsum("ij,ljk,ik->li", back, fits.covariance, back))
+    errors = np.sqrt(np.diagonal(back @ fits.covariance @ back.T, axis1=1, axis2=2))
     for at, term in enumerate(("intercept", *names, *TESTS[:3])):
         columns |= {f"joint_{term}": values[:, at], f"se_joint_{term}": errors[:, at]}
     return columns

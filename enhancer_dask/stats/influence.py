@@ -48,6 +48,7 @@ from enhancer_dask.stats.states import (
     StatePairs,
     cells_left,
     fit_states_plainly,
+    robust_sd,
     some_cells,
 )
 
@@ -165,9 +166,8 @@ def _judged(found: Columns, fits: StateFits) -> Influence:
     """Add p-values and say which interactions one cell carries."""
     cell, cook, ratio, beta, se = found
     before = fits.beta[:, INTERACTION]
-    variance = np.einsum("j,ljm,m->l", CONTRAST, fits.sandwich[:, -3:, -3:], CONTRAST)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_before, p = (2.0 * ndtr(-np.abs(b / s)) for b, s in ((before, np.sqrt(variance)), (beta, se)))
+        p_before, p = (2.0 * ndtr(-np.abs(b / s)) for b, s in ((before, robust_sd(fits)), (beta, se)))
         turned = before * beta < 0.0
     counted, counts = p_before < LEVEL, p < LEVEL  # NaN is neither
     one_cell = (cell >= 0) & ((counted & ~counts) | (turned & (counted | counts)))

@@ -27,6 +27,7 @@ from enhancer_dask.stats.states import (
     StateSaddles,
     empty_fits,
     limit_of,
+    robust_sd,
     some_cells,
 )
 
@@ -164,7 +165,7 @@ def saddle_states(pairs: StatePairs, fits: StateFits, level: float = 0.95) -> St
         regression = _Regression.of(pairs, pair, test)
         found = _saddle(regression)
         p[pair, test], trust[pair, test] = found.p, _trust(regression, found.status)
-    sd[:, INTERACTION] = np.sqrt(np.einsum("j,ljm,m->l", CONTRAST, fits.sandwich[:, -3:, -3:], CONTRAST))
+    sd[:, INTERACTION] = robust_sd(fits)
     interaction, spread = fits.beta[:, INTERACTION], sd[:, INTERACTION]
     margin = ndtri(0.5 + 0.5 * level) * spread
     p_interval = 2.0 * ndtr(-np.abs(interaction / spread))

@@ -131,6 +131,16 @@ def empty_fits(n_pairs: int, n_covariates: int) -> StateFits:
     )  # fmt: skip
 
 
+def robust_sd(fits: StateFits) -> Floats:
+    """Standard deviation of I by the sandwich, shape (L,).
+
+    A product per pair: sums over all pairs at once have an order that depends on how many there are.
+    """
+    of_states = fits.sandwich[:, -3:, -3:]
+    variance: Floats = CONTRAST[None, None, :] @ of_states @ CONTRAST[None, :, None]
+    return np.sqrt(variance[:, 0, 0])
+
+
 def limit_of(test: int, cells: NDArray[Any], totals: NDArray[Any]) -> float:
     """Coefficient of a test that the states' cells and counts decide without a fit; 0 if they do not.
 
