@@ -2,8 +2,8 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'epistasis', 'expected_by_state', 'ingest',
- 'open_store', 'run', 'scent', 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'epistasis', 'ingest', 'open_store', 'run',
+ 'scent', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
     from enhancer_dask.interactions.census import census as census
     from enhancer_dask.interactions.epistasis import epistasis as epistasis
-    from enhancer_dask.interactions.expression import expected_by_state as expected_by_state
     from enhancer_dask.interactions.pairs import enhancer_pairs as enhancer_pairs
     from enhancer_dask.io.ingest import ingest as ingest
     from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
@@ -34,7 +33,6 @@ _WHERE = {
     "cluster": "enhancer_dask.clusters",
     "enhancer_pairs": "enhancer_dask.interactions.pairs",
     "epistasis": "enhancer_dask.interactions.epistasis",
-    "expected_by_state": "enhancer_dask.interactions.expression",
     "ingest": "enhancer_dask.io.ingest",
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",

@@ -266,6 +266,9 @@ def epistasis(
         float, typer.Option(help="Fold change within which a departure counts as none in the verdict.")
     ] = 1.25,
     level: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
+    expected: Annotated[
+        int, typer.Option(min=0, help="Resamples for the expected counts by state (GLiMMIRS: 100); 0: none.")
+    ] = 0,
     chunk_pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs per chunk [default: chosen from the data].")
     ] = None,
@@ -292,7 +295,7 @@ def epistasis(
     table = run_epistasis(
         store, pairs, celltype or None, covariates=covariates, offset=offset or None,
         coding=coding, regression=regression, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside
-        seed=seed, ladder=LADDERS[ladder], margin=margin, level=level, out=out, client=client,
+        seed=seed, ladder=LADDERS[ladder], margin=margin, level=level, expected=expected, out=out, client=client,
         chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=_warn,
     )  # fmt: skip
     if tsv:

@@ -78,6 +78,7 @@ class EpistasisConfig(_Block):
     seed: int = Field(0, ge=0)
     margin: float = Field(1.25, gt=1, description="fold change within which a departure counts as none")
     level: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
+    expected: int = Field(100, ge=0, description="resamples for the expected counts by state; 0: none")
     chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from enhancer_dask.interactions.census import census_block
+from enhancer_dask.interactions.layouts import Coding
 from enhancer_dask.interactions.regressions import MODELS, TRUST
 from enhancer_dask.links.pair_tests import PValues, Regression
 from enhancer_dask.stats import poisson, saddlepoint
@@ -18,6 +19,7 @@ from enhancer_dask.stats.bootstrap import SCENT_LADDER, Rung, climb
 from enhancer_dask.stats.influence import Influence, influence_of_pairs
 from enhancer_dask.stats.natural_scale import natural_scale
 from enhancer_dask.stats.resampling import resample_counts
+from enhancer_dask.stats.state_summary import EXPECTED, summarise_states
 from enhancer_dask.stats.states import (
     CONTRAST,
     INTERACTION,
@@ -32,8 +34,6 @@ from enhancer_dask.stats.states import (
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Coding = Literal["fixed", "legacy"]
-CODINGS: tuple[str, ...] = get_args(Coding)
 PUBLISHED_LADDER = (Rung(100, 0.1), Rung(5_000, 0.0))
 LADDERS = {"published": PUBLISHED_LADDER, "scent": SCENT_LADDER}
 
@@ -66,6 +66,8 @@ class Options:
     """Fold change within which a departure from additivity or multiplicativity counts as none."""
     level: float = 0.95
     """Confidence of the intervals."""
+    expected: int = 0
+    """Resamples over which the expected count in each state is given (GLiMMIRS: 100); some 0.1 ms a pair each."""
 
 
 DEFAULTS = Options()
@@ -120,6 +122,8 @@ def epistasis_block(
     columns |= _joint(fits, names, pairs.nuisance)
     columns |= _natural_scale(columns, fits, options)
     columns |= _influence(influence_of_pairs(pairs, fits))
+    if options.expected:
+        columns |= _expected(pairs, fits, celltype, options)
     if options.regression == "negbin":
         columns |= _per_test("theta", fits.theta)
     columns |= _per_test("status", _texts(fits.status, _STATUS))
@@ -223,6 +227,14 @@ def _natural_scale(columns: dict[str, Any], fits: StateFits, options: Options) -
     for name, estimates in {**quantities, "departure_additive": found.departure}.items():
         out |= {name: estimates.value, f"{name}_low": estimates.low, f"{name}_high": estimates.high}
     return out | {"verdict": found.verdict}
+
+
+def _expected(pairs: StatePairs, fits: StateFits, celltype: str, options: Options) -> dict[str, Floats]:
+    """Expected count of an average cell in each state, with its band over the first resamples of the ladder."""
+    draws = resample_counts(pairs.counts.shape[1], 0, options.expected, seed=options.seed, celltype=celltype, rung=0)
+    found = summarise_states(pairs, fits, draws)
+    values = (("mean", found.mean), ("q05", found.low), ("q95", found.high))
+    return {f"{name}_{state}": of[:, j] for j, state in enumerate(EXPECTED) for name, of in values}
 
 
 def _influence(found: Influence) -> dict[str, NDArray[Any]]:

@@ -22,7 +22,8 @@ import pandas as pd
 from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
-from enhancer_dask.interactions.contrasts import CODINGS, PUBLISHED_LADDER, Coding, Options
+from enhancer_dask.interactions.contrasts import PUBLISHED_LADDER, Options
+from enhancer_dask.interactions.layouts import CODINGS, Coding
 from enhancer_dask.interactions.regressions import ENGINES, MODELS
 from enhancer_dask.interactions.rows import PairRows, pair_rows
 from enhancer_dask.interactions.work import Request, plan, write_result
@@ -60,6 +61,7 @@ def epistasis(
     ladder: Sequence[Rung] = PUBLISHED_LADDER,
     margin: float = 1.25,
     level: float = 0.95,
+    expected: int = 0,
     out: str | Path | None = None,
     client: ClientSource | None = None,
     chunk_pairs: int | None = None,
@@ -80,7 +82,7 @@ def epistasis(
         All cell types if not given.
     covariates, offset
         Terms, as in :func:`enhancer_dask.scent`.
-    coding, regression, p, engine, seed, ladder, margin, level
+    coding, regression, p, engine, seed, ladder, margin, level, expected
         See :class:`~enhancer_dask.interactions.contrasts.Options`.
     out, client, chunk_pairs, progress, overwrite, warn
         As in :func:`enhancer_dask.scent`.
@@ -118,6 +120,10 @@ def epistasis(
         cook_cell, cook, cook_ratio, beta_dropped, se_dropped, p_dropped, one_cell
             The cell that moves the interaction most, and the interaction without it; see
             :func:`~enhancer_dask.stats.influence.influence_of_pairs`.
+        mean_x, q05_x, q95_x
+            If ``expected`` is given, for x = 00, 10, 01, 11: expected count of an average cell in the state, mean and
+            5% and 95% quantiles over so many resamples; and for both enhancers without interaction (multiplicative)
+            and if they add up (additive).
         theta_t
             With the negative binomial regression.
         status_t
@@ -145,12 +151,12 @@ def epistasis(
                 store = Path(scratch) / "multiome.zarr"
             return epistasis(
                 store, pairs, celltype, coding=coding, covariates=covariates, offset=offset, regression=regression, p=p,
-                engine=engine, seed=seed, ladder=ladder, margin=margin, level=level,
+                engine=engine, seed=seed, ladder=ladder, margin=margin, level=level, expected=expected,
                 out=out or Path(scratch) / "epistasis.parquet", client=client, chunk_pairs=chunk_pairs,
                 progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
     data, out = MultiomeStore(Path(store).absolute()), output_table(out)
-    options = Options(regression, coding, p, engine, seed, tuple(ladder), margin, level)
+    options = Options(regression, coding, p, engine, seed, tuple(ladder), margin, level, expected)
     _check_options(options, chunk_pairs)
     table = read_enhancer_pairs(pairs) if isinstance(pairs, str | Path) else check_enhancer_pairs(pairs, "pairs")
     unique = table.drop_duplicates(ignore_index=True)
@@ -206,6 +212,8 @@ def _check_options(options: Options, chunk_pairs: int | None) -> None:
         raise InputError(f"level is {options.level}; want a confidence between 0 and 1")
     if chunk_pairs is not None and chunk_pairs < 1:
         raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
+    if options.expected < 0:
+        raise InputError(f"expected is {options.expected}; want a number of resamples, 0 or more")
     if not options.ladder:
         raise InputError("the ladder has no rung; want at least one")
 

@@ -1,9 +1,8 @@
-"""Epistasis tables in the columns of the NYU report and of GLiMMIRS, and how many pairs stay below their sum."""
+"""Epistasis tables in the columns of the NYU report and of GLiMMIRS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -118,76 +117,3 @@ def _renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
         found = ", ".join(map(str, table.columns)) or "none"
         raise InputError(f"epistasis table: column {missing[0]!r} is missing; columns found: {found}")
     return table[list(names)].rename(columns=dict(names))
-
-
-@dataclass(frozen=True, slots=True)
-class BelowSum:
-    """How the joint effect of two enhancers compares with the sum of their effects."""
-
-    n_pairs: int
-    """All pairs of the table, also those without estimates."""
-    n_below: int
-    """Pairs whose joint effect is below the sum, strictly."""
-    median_gap: float
-    """Median of joint effect minus sum over the pairs that have both, natural log; NaN if none has."""
-
-    @property
-    def share(self) -> float:
-        """Share of all pairs whose joint effect is below the sum."""
-        return self.n_below / self.n_pairs if self.n_pairs else float("nan")
-
-
-def effect_11(table: pd.DataFrame, coding: Coding = "fixed", *, own: Coding = "fixed") -> pd.Series:
-    """Column beta_11 of a table in a coding; in ``legacy``, 11 is 2 and 00 is 0, so that beta is half as large.
-
-    Parameters
-    ----------
-    table : DataFrame
-    coding : {"fixed", "legacy"}
-        The one asked for.
-    own : {"fixed", "legacy"}
-        That of the table; ``legacy`` for a published one.
-
-    Raises
-    ------
-    InputError
-        If a coding is unknown or the column is missing.
-
-    Examples
-    --------
-    >>> effect_11(pd.DataFrame({"beta_11": [0.3]}), "fixed", own="legacy").item()
-    0.6
-    """
-    for name in (coding, own):
-        if name not in CODINGS:
-            raise InputError(f"coding {name!r} is unknown; choose from {', '.join(CODINGS)}")
-    width = {"fixed": 1.0, "legacy": 2.0}
-    return _renamed(table, {"beta_11": "beta_11"})["beta_11"] * (width[own] / width[coding])
-
-
-def share_below(table: pd.DataFrame, coding: Coding = "fixed", *, own: Coding = "fixed") -> BelowSum:
-    """Count the pairs whose beta_11 is below beta_10 + beta_01, that is below y = x in the report's figure.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns beta_10, beta_01, beta_11, natural log.
-    coding : {"fixed", "legacy"}
-        The one to compare in. In ``legacy`` the joint effect counts half, which is how the report found saturation.
-    own : {"fixed", "legacy"}
-        That of the table.
-
-    Returns
-    -------
-    BelowSum
-
-    Raises
-    ------
-    InputError
-        If a coding is unknown or a column is missing.
-    """
-    alone = _renamed(table, {"beta_10": "beta_10", "beta_01": "beta_01"}).to_numpy(dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # between infinities
-        gap = effect_11(table, coding, own=own).to_numpy() - alone.sum(axis=1)
-    there = gap[~np.isnan(gap)]
-    return BelowSum(len(gap), int((gap < 0).sum()), float(np.median(there)) if len(there) else float("nan"))

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.interactions.layouts import CODINGS, PUBLISHED, Coding
 from enhancer_dask.links.work import benjamini_hochberg
 
-Coding = Literal["fixed", "legacy"]
-
 CONTRASTS = ("10", "01", "11")
-_PUBLISHED = {
-    f"{theirs}_{s}": f"{ours}_{s}"
-    for theirs, ours in (("beta_estimate", "beta"), ("beta_pvalue", "p"), ("bootstrap_pvalue", "boot_p"))
-    for s in CONTRASTS
-}
+_OURS = {theirs: ours for ours, theirs in PUBLISHED.items()}
 FDR_OF = {"p_saddle": "fdr_saddle", "boot_p": "fdr"}
 
 
 def our_names(table: pd.DataFrame) -> pd.DataFrame:
     """An epistasis table under our column names; ``beta_11`` of a published one stays half the log ratio."""
-    return table.rename(columns=_PUBLISHED)
+    return table.rename(columns=_OURS)
 
 
 def coding_of(table: pd.DataFrame, table_coding: Coding | None) -> Coding:
@@ -42,8 +36,8 @@ def coding_of(table: pd.DataFrame, table_coding: Coding | None) -> Coding:
 
 def known_coding(coding: str) -> Coding:
     """Either coding, or an error that names both."""
-    if coding not in ("fixed", "legacy"):
-        raise InputError(f"coding {coding!r} is unknown; choose from fixed, legacy")
+    if coding not in CODINGS:
+        raise InputError(f"coding {coding!r} is unknown; choose from {', '.join(CODINGS)}")
     return coding  # type: ignore[return-value]
 
 

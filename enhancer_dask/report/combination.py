@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from enhancer_dask.report.columns import CONTRASTS, Coding, coding_of, effect, known_coding, need, our_names
+from enhancer_dask.interactions.layouts import Coding
+from enhancer_dask.report.columns import CONTRASTS, coding_of, effect, known_coding, need, our_names
 from enhancer_dask.report.style import (
     BLUE,
     DARK,

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.cells import cells_of_pair
+from enhancer_dask.interactions.layouts import Coding
 from enhancer_dask.io.tables import read_meta, read_table
 from enhancer_dask.links.regressions import TRUSTED
-from enhancer_dask.report.columns import CONTRASTS, Coding, coding_of, need, our_names, p_column
+from enhancer_dask.report.columns import CONTRASTS, coding_of, need, our_names, p_column
 from enhancer_dask.report.combination import sum_box, sums_against_both, verdicts
 from enhancer_dask.report.expression import SCALES, expression_by_state
 from enhancer_dask.report.p_values import QQ_SERIES, legend_below, qq, volcano, volcanoes

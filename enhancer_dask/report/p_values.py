@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import beta as beta_distribution
 
+from enhancer_dask.interactions.layouts import Coding
 from enhancer_dask.links.regressions import TRUSTED
-from enhancer_dask.report.columns import CONTRASTS, Coding, adjusted, coding_of, effect, need, our_names, p_column
+from enhancer_dask.report.columns import CONTRASTS, adjusted, coding_of, effect, need, our_names, p_column
 from enhancer_dask.report.style import (
     BLUE,
     DARK,

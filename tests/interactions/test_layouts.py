@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.interactions.layouts import as_glimmirs, as_published, effect_11, from_published, share_below
+from enhancer_dask.interactions.layouts import as_glimmirs, as_published, from_published
 
 
 @pytest.fixture
@@ -19,35 +19,6 @@ def test_as_published__gives_the_published_table_back(published):
     assert ours.columns.tolist()[3:8] == ["intercept_10", "beta_10", "p_10", "boot_p_10", "intercept_01"]
     np.testing.assert_array_equal(ours["beta_01"], published["beta_estimate_01"])
     pd.testing.assert_frame_equal(as_published(ours.assign(celltype="CD14-Mono", n_00=1)), published, check_exact=True)
-
-
-def test_share_below__are_the_published_statistics(published):
-    ours = from_published(published)
-    as_they_are, on_one_scale = share_below(ours, "legacy", own="legacy"), share_below(ours, "fixed", own="legacy")
-    assert as_they_are.n_pairs == on_one_scale.n_pairs == 2_863  # with the pair of a peak with itself, without estimate
-    assert as_they_are.n_below == 2_113
-    assert round(100 * as_they_are.share, 1) == 73.8
-    assert on_one_scale.n_below == 1_318
-    assert round(100 * on_one_scale.share, 1) == 46.0
-    assert round(on_one_scale.median_gap, 3) == 0.018
-
-
-def test_share_below__by_hand():
-    table = pd.DataFrame({"beta_10": [1.0, 1.0, 1.0, np.nan, -np.inf], "beta_01": [1.0, 0.5, 0.0, 0.0, np.inf]})
-    table["beta_11"] = [1.5, 1.5, 1.5, 1.5, np.inf]
-    found = share_below(table)
-    assert (found.n_pairs, found.n_below, found.share, found.median_gap) == (5, 1, 0.2, 0.0)
-    assert share_below(table, "legacy").n_below == 3  # 0.75 against 2, 1.5 and 1
-    assert effect_11(table, "legacy").tolist()[:1] == [0.75]
-    assert effect_11(table, own="legacy").tolist()[:1] == [3.0]
-    assert np.isnan(share_below(table[:0]).share)
-    assert np.isnan(share_below(table[:0]).median_gap)
-    with pytest.raises(InputError, match="coding 'old' is unknown; choose from fixed, legacy"):
-        share_below(table, "old")
-    with pytest.raises(
-        InputError, match="epistasis table: column 'beta_01' is missing; columns found: beta_10, beta_11"
-    ):
-        share_below(table.drop(columns="beta_01"))
 
 
 def test_as_glimmirs__has_its_columns_with_wald_p():
