@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client, as_completed
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -269,17 +270,25 @@ def tables(work: Work, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 
 def merge(
-    work: Work, out: Path, finish: Callable[[pa.Table, int], pa.Table], *, params: Mapping[str, Any] | None = None
+    work: Work,
+    out: Path,
+    finish: Callable[[pa.Table, int], pa.Table],
+    *,
+    params: Mapping[str, Any] | None = None,
+    order: NDArray[np.int64] | None = None,
 ) -> None:
     """Join all parts into one table and remove them; ``finish`` sees some rows at a time and the first one's number.
 
-    The table carries ``params``, by default those of the work.
+    The table carries ``params``, by default those of the work. With ``order``, row i of the table is row ``order[i]``
+    of the parts, and ``finish`` sees them all at once.
     """
+    groups = _grouped(tables(work)) if order is None else iter([pa.concat_tables(tables(work))])
     row, writer = 0, None
     with staged(out) as file:
         try:
-            for group in _grouped(tables(work)):
-                done = with_meta(finish(group, row), {"params": dict(params or work.params)})
+            for group in groups:
+                done = finish(group, row) if order is None else finish(group, row).take(order)
+                done = with_meta(done, {"params": dict(params or work.params)})
                 if writer is None:
                     writer = pq.ParquetWriter(file, done.schema, compression="zstd")
                 writer.write_table(done, row_group_size=ROW_GROUP)

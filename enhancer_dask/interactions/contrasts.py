@@ -174,9 +174,11 @@ def _climb(pairs: StatePairs, fits: StateFits, tests: Ints, celltype: str, optio
     out |= {name: np.zeros(shape, dtype=np.int64) for name in ("n_resamples", "n_refits", "n_exact")}
     if not len(tests):
         return out
-    refitter = MODELS[options.regression].refitter(pairs, fits, options.engine)
+    wanted, place = np.unique(tests // 4, return_inverse=True)
+    refitter = MODELS[options.regression].refitter(pairs.some(wanted), fits.some(wanted), options.engine)
+    numbers = 4 * place + tests % 4
     found = climb(
-        lambda resamples, which: refitter(resamples, tests[which]), fits.beta.reshape(-1)[tests],
+        lambda resamples, which: refitter(resamples, numbers[which]), fits.beta.reshape(-1)[tests],
         lambda rung, start, stop: resample_counts(n, start, stop, seed=options.seed, celltype=celltype, rung=rung),
         n_cells=n, ladder=options.ladder,
     )  # fmt: skip

@@ -175,7 +175,7 @@ def epistasis(
     remove_leftovers(out)
     with client_or_threads(client) as running:
         chunks.run(work, running, progress=progress)
-    write_result(work, out, options)
+    write_result(request, work, out)
     return pd.read_parquet(out)
 
 

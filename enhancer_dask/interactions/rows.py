@@ -18,16 +18,20 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """Enhancer pairs of one cell type as rows of the store, in the order given."""
+    """Enhancer pairs of one cell type as rows of the store."""
 
     celltype: str
     gene: Ints
     first: Ints
     second: Ints
 
-    def some(self, part: slice) -> PairRows:
+    def some(self, part: slice | Ints) -> PairRows:
         """Some of the pairs."""
         return PairRows(self.celltype, self.gene[part], self.first[part], self.second[part])
+
+    def along_genome(self) -> Ints:
+        """Order in which pairs of a gene, and genes that share peaks and chunks of the store, are neighbours."""
+        return np.lexsort((self.second, self.first, self.gene))
 
 
 def pair_rows(store: MultiomeStore, pairs: pd.DataFrame, celltype: str | Sequence[str] | None) -> list[PairRows]:

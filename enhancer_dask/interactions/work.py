@@ -110,12 +110,13 @@ def _labelled(table: pd.DataFrame, store: MultiomeStore, rows: PairRows, names: 
 
 
 def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
-    """Cut the pairs into chunks: cell type after cell type, in the order given."""
+    """Cut the pairs into chunks: cell type after cell type, along the genome whatever the order given."""
     pieces = cut(request.of_types, chunk_pairs)
+    order = [rows.along_genome() for rows in request.of_types]
 
     def arguments(index: int) -> tuple[Block]:
         t, part = pieces[index]
-        rows = request.of_types[t].some(part)
+        rows = request.of_types[t].some(order[t][part])
         return (
             Block(
                 request.store, request.fingerprint, rows, request.covariates, request.names, request.offset,
@@ -128,19 +129,21 @@ def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
     )
 
 
-def write_result(work: chunks.Work, out: Path, options: Options) -> None:
-    """Join the parts and add adjusted p-values."""
+def write_result(request: Request, work: chunks.Work, out: Path) -> None:
+    """Join the parts in the order given and add adjusted p-values."""
     more = dict(_adjusted(work))
-    if options.p == "saddle":  # the ladder's p-values of the doubtful tests alone are no family
+    if request.options.p == "saddle":  # the ladder's p-values of the doubtful tests alone are no family
         more = {name: np.full(len(values), np.nan) if "saddle" not in name else values for name, values in more.items()}
 
     def finish(table: pa.Table, row: int) -> pa.Table:
-        for name, values in more.items():
+        for name, values in reversed(more.items()):
             after = table.column_names.index(f"boot_p_{name.rsplit('_', 1)[1]}") + 1
             table = table.add_column(after, name, pa.array(values[row : row + len(table)]))
         return table
 
-    chunks.merge(work, out, finish)
+    starts = np.cumsum([0, *(len(rows.gene) for rows in request.of_types)])
+    along = [start + rows.along_genome() for start, rows in zip(starts, request.of_types, strict=False)]
+    chunks.merge(work, out, finish, order=np.argsort(np.concatenate(along)))
 
 
 def _adjusted(work: chunks.Work) -> Iterator[tuple[str, Floats]]:

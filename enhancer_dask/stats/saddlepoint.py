@@ -52,12 +52,13 @@ from enhancer_dask.stats.grams import (
     trace_of_product,
 )
 from enhancer_dask.stats.pairfits import PairFits
-from enhancer_dask.stats.tails import root, two_sided_all
+from enhancer_dask.stats.tails import SMALL_ROOT, root, two_sided_all
 
 Floats = NDArray[np.float64]
 
 MAX_STEPS, LONGEST_STEP = 12, 2.0
 STEP_TOLERANCE = 1e-4  # the error left is about its square
+ROUGH_TOLERANCE = 3e-3  # for ends of intervals
 PIECES = (1, 4, 16)  # ways from beta to the cut-off, tried in turn
 # Where the cut-off is beta itself, 1/u - 1/r is 0/0; moved by this many standard errors, the tail moves by less.
 NEAREST = 1e-5
@@ -197,7 +198,7 @@ def _largest(vector):
 
 
 @compiled
-def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma):
+def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma, tolerance):
     """Newton from (tau, gamma) at the cut-off ``coef[-1]``, in place; K there, NaN if it does not settle."""
     p = tau.size
     settled = False
@@ -212,7 +213,7 @@ def _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small,
             return np.nan
         tau += step_tau
         coef[: p - 1] += step_gamma
-        settled = size < STEP_TOLERANCE * _largest(tau) and length < STEP_TOLERANCE
+        settled = size < tolerance * _largest(tau) and length < tolerance
     return np.nan
 
 
@@ -235,7 +236,7 @@ def _spread(rows, cells, opened, counts, tau, work):
 
 @compiled
 def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, judge):
-    """(r, u, effective cells, leverage) from the saddle that was just found; leverage only if to ``judge``."""
+    """(r, u, effective cells, leverage) from the saddle that was just found, the latter two only if to ``judge``."""
     tilt, mean, spread, fisher, form, gathered = work[2], work[3], work[4], work[5], work[6], work[7]
     factor, inverse, sums = small[5], small[4], small[6]
     p, n = tau.size, counts.size
@@ -253,8 +254,9 @@ def _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_valu
         leverage = _largest_leverage(rows, cells, opened, fisher, inverse, form, gathered)
         invert(small[0], inverse)
         leverage = max(leverage, _largest_leverage(rows, cells, opened, spread, inverse, form, gathered))
-    m1, m2, m3, m4 = _spread(rows, cells, opened, counts, tau, work)
-    t = tau[p - 1]
+    t, m1, m2, m3, m4 = tau[p - 1], 0.0, 0.0, 0.0, 0.0
+    if judge or -2.0 * k_value <= SMALL_ROOT * SMALL_ROOT:
+        m1, m2, m3, m4 = _spread(rows, cells, opened, counts, tau, work)
     r = math.copysign(root(k_value, n, m1, m2, m3, m4), t)
     return r, t * math.exp(-log_ratio), m2 * m2 / m4, leverage
 
@@ -342,17 +344,21 @@ def saddle_at(
 ):
     """(r, u, effective cells, leverage) where the cut-off is ``distance`` from the fit's last coefficient; NaN if none.
 
-    ``coef`` and ``tau`` receive the saddle, ``steps`` is scratch of shape (2, p). Without ``judge`` no leverage.
+    ``coef`` and ``tau`` receive the saddle, ``steps`` is scratch of shape (2, p). Without ``judge`` there are no
+    effective cells and no leverage, and the saddle is good enough for the end of an interval.
     """
     p = fit.size
     step_tau, step_gamma = steps[0], steps[1, : p - 1]
+    tolerance = STEP_TOLERANCE if judge else ROUGH_TOLERANCE
     for pieces in PIECES:
         tau[:] = slope_tau * (distance / pieces)
         coef[: p - 1] = fit[: p - 1] + slope_gamma * (distance / pieces)
         k_value = 0.0
         for piece in range(1, pieces + 1):
             coef[p - 1] = fit[p - 1] + distance * (piece / pieces)
-            k_value = _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma)
+            k_value = _find_saddle(
+                rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma, tolerance
+            )
             if not np.isfinite(k_value):
                 break
         if np.isfinite(k_value):
@@ -368,7 +374,9 @@ def saddle_near(rows, cells, opened, counts, offset, step, slope_tau, slope_gamm
     coef[: p - 1] += slope_gamma * step
     coef[p - 1] += step
     step_tau, step_gamma = steps[0], steps[1, : p - 1]
-    k_value = _find_saddle(rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma)
+    k_value = _find_saddle(
+        rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma, ROUGH_TOLERANCE
+    )
     if not np.isfinite(k_value):
         return np.nan, np.nan, np.nan, np.nan
     return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, False)

@@ -33,7 +33,7 @@ RARE_STATE = 6  # a further code of trust
 # 450 real pairs with 6 to 40 doubly open cells against 60,000 resamples each: within Monte-Carlo error also where few
 # cells carry the tail, down to so many, as long as the tail is no deeper than this.
 SHALLOW, FEWEST_EFFECTIVE_SHALLOW = 1e-3, 3.0
-Z_TOLERANCE = 1e-3  # of the ends of an interval, in standard normal units; one secant step follows
+Z_TOLERANCE = 1e-2  # of the ends of an interval, in standard normal units; one secant step follows
 NEAR = 1e-3  # standard errors from the estimate at which its own deviate, the bias of the bootstrap, is read
 
 

@@ -50,8 +50,10 @@ class StatePairs:
     """Covariates and offset."""
 
     def some(self, rows: Ints) -> StatePairs:
-        """Some of the pairs."""
-        return replace(self, gene=self.gene[rows], first=self.first[rows], second=self.second[rows])
+        """Some of the pairs, and only their genes."""
+        genes, gene = np.unique(self.gene[rows], return_inverse=True)
+        counts = self.counts if len(genes) == len(self.counts) else self.counts[genes]
+        return replace(self, counts=counts, gene=gene, first=self.first[rows], second=self.second[rows])
 
     def states(self, pair: int) -> NDArray[np.uint8]:
         """Code of the state of each cell, shape (n,)."""
