@@ -367,22 +367,6 @@ def saddle_at(
 
 
 @compiled
-def saddle_near(rows, cells, opened, counts, offset, step, slope_tau, slope_gamma, coef, tau, work, d, small, steps):
-    """As :func:`saddle_at` from the saddle in ``coef`` and ``tau``, the cut-off moved by ``step``."""
-    p = tau.size
-    tau += slope_tau * step
-    coef[: p - 1] += slope_gamma * step
-    coef[p - 1] += step
-    step_tau, step_gamma = steps[0], steps[1, : p - 1]
-    k_value = _find_saddle(
-        rows, cells, opened, counts, offset, coef, tau, work, d, small, step_tau, step_gamma, ROUGH_TOLERANCE
-    )
-    if not np.isfinite(k_value):
-        return np.nan, np.nan, np.nan, np.nan
-    return _tail(rows, cells, opened, counts, offset, coef, tau, work, d, small, k_value, False)
-
-
-@compiled
 def away(distance, sd):
     """A distance from the estimate at which the tail is not 0/0."""
     return distance if abs(distance) >= NEAREST * sd else math.copysign(NEAREST * sd, distance)

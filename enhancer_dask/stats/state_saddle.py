@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 from enhancer_dask.stats import saddlepoint
 from enhancer_dask.stats.compiled import compiled
 from enhancer_dask.stats.grams import linear_predictor
-from enhancer_dask.stats.saddlepoint import away, saddle_at, saddle_near, slopes_at
+from enhancer_dask.stats.saddlepoint import away, saddle_at, slopes_at
 from enhancer_dask.stats.state_fits import sort_by_state
 from enhancer_dask.stats.states import INTERACTION, Floats, Ints, StateFits, StatePairs, StateSaddles
 from enhancer_dask.stats.tails import two_sided_all
@@ -34,6 +34,7 @@ RARE_STATE = 6  # a further code of trust
 # cells carry the tail, down to so many, as long as the tail is no deeper than this.
 SHALLOW, FEWEST_EFFECTIVE_SHALLOW = 1e-3, 3.0
 Z_TOLERANCE = 1e-2  # of the ends of an interval, in standard normal units; one secant step follows
+P_VALUE, BIAS, ZERO, LOW, HIGH = 0, 1, 2, 3, 4  # what is asked of a test, in this order
 NEAR = 1e-3  # standard errors from the estimate at which its own deviate, the bias of the bootstrap, is read
 
 
@@ -55,69 +56,8 @@ def _scratch(p):
 
 
 @compiled
-def _modified_root(r, u):
-    """Normal deviate of P(coefficient* < cut-off).
-
-    Barndorff-Nielsen's r*, equal to Lugannani and Rice's tail to its order and smooth through the estimate.
-    """
-    return r + math.log(u / r) / r if r != 0.0 and u / r > 0.0 else np.nan
-
-
-@compiled
-def _deviate(data, slopes, scratch, fit, distance, work, d, small):
-    """Normal deviate of P(coefficient* < estimate + distance), NaN if there is no saddle."""
-    rows, cells, opened, counts, offset = data
-    slope_tau, slope_gamma = slopes
-    coef, tau, steps = scratch
-    r, u, _, _ = saddle_at(
-        rows,
-        cells,
-        opened,
-        counts,
-        offset,
-        fit,
-        distance,
-        slope_tau,
-        slope_gamma,
-        coef,
-        tau,
-        work,
-        d,
-        small,
-        steps,
-        False,
-    )
-    return _modified_root(r, u)
-
-
-@compiled
-def _quantile(data, slopes, scratch, fit, sd, target, work, d, small):
-    """Distance from the estimate to the value whose normal deviate is ``target``, by secants; NaN if not found."""
-    rows, cells, opened, counts, offset = data
-    slope_tau, slope_gamma = slopes
-    coef, tau, steps = scratch
-    at = target * sd
-    z = _deviate(data, slopes, scratch, fit, at, work, d, small)
-    slope = z / at  # of the way from the estimate
-    for _ in range(8):
-        if not (np.isfinite(z) and slope > 0.0):
-            return np.nan
-        step = (target - z) / slope
-        if abs(target - z) < Z_TOLERANCE:
-            return at + step
-        r, u, _, _ = saddle_near(
-            rows, cells, opened, counts, offset, step, slope_tau, slope_gamma, coef, tau, work, d, small, steps
-        )
-        new = _modified_root(r, u)
-        slope = (new - z) / step
-        at, z = at + step, new
-    return np.nan
-
-
-@compiled
-def _acceleration(data, direction, work):
+def _acceleration(rows, cells, opened, counts, direction, work):
     """A sixth of the skewness of the cells' first-order influence; ``work`` is that of the fit."""
-    rows, cells, opened, counts, _ = data
     lean, mean = work[1], work[3]
     linear_predictor(rows, cells, opened, work[8], direction, lean)
     second, third = 0.0, 0.0
@@ -129,28 +69,16 @@ def _acceleration(data, direction, work):
 
 
 @compiled
-def _bca(data, slopes, scratch, fit, sd, half, work, d, small, acceleration, out):
-    """Fill ``out`` with the ends of the BCa interval and the normal deviate of the test that inverts it."""
-    estimate = fit[-1]
-    near = NEAR * sd
-    bias = _deviate(data, slopes, scratch, fit, near, work, d, small) - NEAR
-    for i in range(2):
-        shifted = bias + (half if i else -half)
-        target = bias + shifted / (1.0 - acceleration * shifted)
-        out[i] = estimate + _quantile(data, slopes, scratch, fit, sd, target, work, d, small)
-    distance = -estimate if abs(estimate) > near else near
-    shifted = _deviate(data, slopes, scratch, fit, distance, work, d, small) - bias
-    out[2] = shifted / (1.0 + acceleration * shifted) - bias
-
-
-@compiled
 def _saddle_test(rows, n_closed, counts, offset, fit, half, buffer, d, small, out, interval):
-    """Fill ``out`` with r, u, effective cells, sd, leverage; False if there is no saddle. ``interval`` if ``half`` > 0.
+    """Fill ``out`` with r, u, effective cells, sd, leverage; False if there is no saddle.
 
-    The open cells are the last ones, from ``n_closed`` on.
+    If ``half`` > 0 also ``interval``: the ends of the BCa interval that goes so many standard errors to each side, and
+    the normal deviate of the test that inverts it. The open cells are the last ones, from ``n_closed`` on.
+
+    Everything is asked of one loop, since the compiler pays for each place that calls :func:`saddle_at`.
     """
     k, n = rows.shape
-    p = k + 1
+    p, estimate = k + 1, fit[k]
     work = buffer[: 9 * n].reshape(9, n)
     work[8] = 0.0
     cells, opened = np.arange(n_closed, n), rows[:, n_closed:].copy()
@@ -159,44 +87,65 @@ def _saddle_test(rows, n_closed, counts, offset, fit, half, buffer, d, small, ou
     if not np.isfinite(sd):
         return False
     out[3] = sd
-    data, slopes, scratch = (rows, cells, opened, counts, offset), (slope_tau, slope_gamma), (coef, tau, steps)
-    acceleration = _acceleration(data, slope_tau, work) if half > 0.0 else 0.0
-    distance = away(fit[p - 1], sd)
-    out[0], out[1], out[2], out[4] = saddle_at(
-        rows,
-        cells,
-        opened,
-        counts,
-        offset,
-        fit,
-        distance,
-        slope_tau,
-        slope_gamma,
-        coef,
-        tau,
-        work,
-        d,
-        small,
-        steps,
-        True,
-    )
-    if half > 0.0:
-        _bca(data, slopes, scratch, fit, sd, half, work, d, small, acceleration, interval)
+    acceleration = _acceleration(rows, cells, opened, counts, slope_tau, work) if half > 0.0 else 0.0
+    bias, target = 0.0, 0.0
+    for wanted in range(HIGH + 1 if half > 0.0 else P_VALUE + 1):
+        if wanted >= LOW:
+            shifted = bias + (half if wanted == HIGH else -half)
+            target = bias + shifted / (1.0 - acceleration * shifted)
+        at = _first_try(wanted, estimate, sd, target)
+        last, z_last = 0.0, 0.0
+        for _ in range(8):
+            r, u, effective, leverage = saddle_at(
+                rows, cells, opened, counts, offset, fit, at, slope_tau, slope_gamma, coef, tau, work, d, small, steps,
+                wanted == P_VALUE,
+            )  # fmt: skip
+            if wanted == P_VALUE:
+                out[0], out[1], out[2], out[4] = r, u, effective, leverage
+                break
+            # Barndorff-Nielsen's r*: Lugannani and Rice's tail to its order, and smooth through the estimate
+            z = r + math.log(u / r) / r if u / r > 0.0 else np.nan
+            if wanted == BIAS:
+                bias = z - NEAR
+                break
+            if wanted == ZERO:
+                shifted = z - bias
+                interval[2] = shifted / (1.0 + acceleration * shifted) - bias
+                break
+            slope = (z - z_last) / (at - last)  # secants, the first from the estimate
+            if not slope > 0.0:  # or NaN
+                break
+            step = (target - z) / slope
+            if abs(target - z) < Z_TOLERANCE:
+                interval[wanted - LOW] = estimate + at + step
+                break
+            last, z_last = at, z
+            at += step
     return np.isfinite(out[1])
 
 
 @compiled
-def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint, half, table, informative, rarest,
-    found, intervals,
+def _first_try(wanted, estimate, sd, target):
+    """Distance from the estimate at which to look first."""
+    if wanted == P_VALUE:
+        return away(estimate, sd)
+    if wanted == BIAS:
+        return NEAR * sd
+    if wanted == ZERO:
+        return -estimate if abs(estimate) > NEAR * sd else NEAR * sd
+    return target * sd
+
+
+@compiled
+def _saddle_states(
+    z, offset, rna, peaks, gene, first, second, contrasts, joint, half, table, informative, rarest, found, intervals,
 ):  # fmt: skip
     """Fill the results pair by pair; shapes (L, 4, 5), (L, 4), (L, 4), (L, 4) and (L, 3)."""
     c, n = z.shape
     order, bounds = np.empty(n, np.int64), np.zeros(5, np.int64)
     counts, shift, buffer = np.empty(n), np.empty(n), np.empty(9 * n)
-    d, small = _scratch(2 + c)
-    d_joint, small_joint = _scratch(4 + c)
-    rows, no_interval, fit = np.ones((3 + c, n)), np.empty(0), np.empty(4 + c)
-    positive = np.zeros(4, np.int64)
+    scratch = (_scratch(2 + c), _scratch(4 + c))
+    rows, fit, positive = np.ones((3 + c, n)), np.empty(4 + c), np.zeros(4, np.int64)
     for pair in range(gene.size):
         sort_by_state(peaks[first[pair]], peaks[second[pair]], bounds, order)
         y = rna[gene[pair]]
@@ -208,38 +157,28 @@ def _saddle_states(z, offset, rna, peaks, gene, first, second, contrasts, joint,
                 rows[1 + c, i], rows[2 + c, i] = s & 1, s >> 1
                 for j in range(c):
                     rows[1 + j, i] = z[j, order[i]]
-        n_00 = bounds[1]
-        for t in range(3):
-            start, stop = bounds[t + 1], bounds[t + 2]
-            informative[pair, t] = min(positive[0], positive[t + 1])
-            rarest[pair, t] = min(n_00, stop - start)
-            if not np.isfinite(contrasts[pair, t].sum()):
+        for t in range(4):
+            whole = t == INTERACTION
+            start, stop = (bounds[3], n) if whole else (bounds[t + 1], bounds[t + 2])
+            n_closed = start if whole else bounds[1]
+            if whole:
+                informative[pair, t], rarest[pair, t] = positive.min(), np.diff(bounds).min()
+                fit[:] = joint[pair]
+                fit[3 + c] -= fit[1 + c] + fit[2 + c]  # I in place of b_11
+            else:
+                informative[pair, t] = min(positive[0], positive[t + 1])
+                rarest[pair, t] = min(bounds[1], stop - start)
+                fit[: 2 + c] = contrasts[pair, t]
+            k = (3 if whole else 1) + c
+            if not np.isfinite(fit[: k + 1].sum()):
                 continue
-            few = np.concatenate((rows[: 1 + c, :n_00], rows[: 1 + c, start:stop]), axis=1)
-            some_counts = np.concatenate((counts[:n_00], counts[start:stop]))
-            some_shift = np.concatenate((shift[:n_00], shift[start:stop]))
+            d, small = scratch[1 if whole else 0]
             found[pair, t] = _saddle_test(
-                few,
-                n_00,
-                some_counts,
-                some_shift,
-                contrasts[pair, t],
-                0.0,
-                buffer,
-                d,
-                small,
-                table[pair, t],
-                no_interval,
-            )
-        informative[pair, 3] = positive.min()
-        rarest[pair, 3] = np.diff(bounds).min()
-        if not np.isfinite(joint[pair].sum()):
-            continue
-        fit[:] = joint[pair]
-        fit[3 + c] -= fit[1 + c] + fit[2 + c]  # I in place of b_11
-        found[pair, 3] = _saddle_test(
-            rows, bounds[3], counts, shift, fit, half, buffer, d_joint, small_joint, table[pair, 3], intervals[pair]
-        )
+                np.concatenate((rows[:k, :n_closed], rows[:k, start:stop]), axis=1), n_closed,
+                np.concatenate((counts[:n_closed], counts[start:stop])),
+                np.concatenate((shift[:n_closed], shift[start:stop])),
+                fit[: k + 1].copy(), half if whole else 0.0, buffer, d, small, table[pair, t], intervals[pair],
+            )  # fmt: skip
 
 
 def saddle_states(pairs: StatePairs, fits: StateFits, *, level: float = 0.95) -> StateSaddles:
