@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from enhancer_dask.interactions.layouts import Coding
@@ -186,9 +187,12 @@ def sum_box(table: pd.DataFrame, ax: Axes, *, table_coding: Coding | None = None
     )  # fmt: skip
     for box, (_, colour) in zip(made["boxes"], boxes.values(), strict=True):
         box.set(facecolor=colour, alpha=0.6, linewidth=0.7)
-    for place, v in enumerate(values, start=1):
+    tops = [float(cap.get_ydata()[0]) for cap in made["caps"][1::2]]
+    for place, (v, top) in enumerate(zip(values, tops, strict=True), start=1):
         text = f"{np.median(v):+.2f}".replace("-", "−")
-        ax.annotate(text, (place, np.quantile(v, 0.95)), (0, 3), textcoords="offset points", ha="center", fontsize=7)
+        ax.annotate(text, (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=7)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, max(high, max(tops) + 0.1 * (high - low)))  # room for the highest label
     ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
     ax.set_ylabel("effect (log ratio to 00)")
     lost = f" ({np.sum(~drawn):,} without estimate)" if not drawn.all() else ""
@@ -222,5 +226,6 @@ def verdicts(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.bar_label(bars, [f"{k:,} ({k / len(table):.0%})" for k in n], padding=3, fontsize=7)
     ax.invert_yaxis()
     ax.margins(x=0.25)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"enhancer pairs ({len(table):,} in all)")
     return tidy(ax)
