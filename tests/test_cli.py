@@ -102,6 +102,33 @@ def test_cli__pairs_of_the_published_links(shared, tmp_path):
     assert result(done)["n_pairs"] == len(pd.read_parquet(tmp_path / "pairs.parquet")) == 0
 
 
+def test_cli__from_candidates_to_interactions(workplace):
+    """All pairs of candidates with ten doubly open cells, as GLiMMIRS at scale; tables for other programs; figures."""
+    found = result(
+        cli("pairs", "pairs.parquet", "--all", "--store", "good.zarr", "--celltype", "A", "--min-double", "10", "--out",
+            "enhancers.parquet", cwd=workplace)
+    )  # fmt: skip
+    pairs = pd.read_parquet(workplace / "enhancers.parquet")
+    assert found["n_pairs"] == len(pairs) > 20
+    assert pairs["n_11"].min() >= 10
+    pairs[:20].to_csv(workplace / "enhancers.tsv", sep="\t", index=False)
+    args = [*EPISTASIS.split(), "--celltype", "A", "--tsv"]
+    told = result(cli(*args, "--layout", "published", cwd=workplace))
+    table = pd.read_parquet(workplace / "epistasis.parquet")
+    assert told["n_pairs"] == len(table) == 20
+    assert told["n_refits"] == table[[f"n_refits_{t}" for t in ("10", "01", "11", "interaction")]].to_numpy().sum() > 0
+    assert sum(told["verdicts"].values()) == (table["verdict"] != "").sum()
+    theirs = pd.read_csv(workplace / "epistasis.tsv.gz", sep="\t")
+    assert theirs.columns[3:7].tolist() == ["intercept_10", "beta_estimate_10", "beta_pvalue_10", "bootstrap_pvalue_10"]
+    cli(*args, "--layout", "glimmirs", cwd=workplace)  # nothing is computed again
+    assert "interaction.effects" in pd.read_csv(workplace / "epistasis.tsv.gz", sep="\t").columns
+    done = cli(*args, "--coding", "legacy", cwd=workplace, ok=False)
+    assert done.returncode == 4
+    assert "'coding' is 'fixed' there, 'legacy' asked for" in done.stderr
+    drawn = result(cli("figures", "--epistasis", "epistasis.parquet", "--out", "figures", cwd=workplace))["figures"]
+    assert {"figures/volcano_A.png", "figures/sum_against_both_A.svg"} < set(drawn)
+
+
 @pytest.fixture
 def workplace(tmp_path, store, pairs, simulated):
     """A folder with everything good in it, to spoil one thing at a time."""
@@ -158,6 +185,7 @@ INGEST = "ingest multiome.h5 --cells cells.tsv --out new.zarr"
 PAIRS = "pairs pairs.parquet --out enhancers.parquet"
 
 FIGURES = "figures --out new --store good.zarr --celltype A"
+EPISTASIS = "epistasis good.zarr --pairs enhancers.tsv --out epistasis.parquet"
 SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resamples 100"
 
 
@@ -191,6 +219,11 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, PAIRS + " --all --store good.zarr --celltype NK", "no cell is of type 'NK'; types are: A, B"),
         (spoil_pairs, PAIRS + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
 
+        (nothing, EPISTASIS + " --all", "enhancers.tsv: no such file"),
+        (nothing, EPISTASIS.replace("enhancers.tsv", "pairs.parquet") + " --all", "pairs.parquet: column 'enhancer_1' is missing; columns found: gene, peak"),
+        (nothing, EPISTASIS, "name cell types with --celltype, or give --all"),
+        (nothing, EPISTASIS + " --all --ladder long", "ladder 'long' is unknown; choose from published, scent"),
+        (nothing, EPISTASIS + " --all --tsv --layout wide", "layout 'wide' is unknown; choose from ours, published, glimmirs"),
         (nothing, "figures --out new", "nothing to draw; give links, an epistasis table, or a store"),
         (nothing, "figures --out new --links pairs.parquet", "pairs.parquet: no column of p-values, want 'p' or"),
         (nothing, "figures --out new --epistasis pairs.parquet", "pairs.parquet: column 'beta_10' is missing; columns found: gene"),
