@@ -34,7 +34,6 @@ from enhancer_dask.stats.states import (
 
 _UNUSUAL = -1  # left to the plain fit
 _MAX_STEPS, _LONGEST_STEP = 20, 5.0
-_TOLERANCE = 3e-5  # the error left is about its square
 _NEARLY_ALIASED = 1e-6
 
 
@@ -127,7 +126,7 @@ def _fit_slopes(z, offset, bounds, used, totals, sums, slopes, work, level, mean
         if not size < _LONGEST_STEP:
             return False
         slopes += step
-        if size < _TOLERANCE:
+        if size < poisson.FIT_TOLERANCE:
             for s in used:
                 level[s] *= 1.0 + np.sum(mean[s] * step)
             return True
