@@ -19,6 +19,7 @@ from enhancer_dask.stats.bootstrap import SCENT_LADDER, Rung, climb
 from enhancer_dask.stats.influence import Influence, influence_of_pairs
 from enhancer_dask.stats.natural_scale import natural_scale
 from enhancer_dask.stats.resampling import resample_counts
+from enhancer_dask.stats.state_fits import fit_states
 from enhancer_dask.stats.state_summary import EXPECTED, summarise_states
 from enhancer_dask.stats.states import (
     INTERACTION,
@@ -121,7 +122,7 @@ def epistasis_block(
     columns |= _bootstrap(pairs, fits, celltype, options)
     columns |= _joint(fits, names, pairs.nuisance)
     columns |= _natural_scale(columns, fits, options)
-    columns |= _influence(influence_of_pairs(pairs, fits))
+    columns |= _influence(influence_of_pairs(pairs, fits if options.regression == "poisson" else fit_states(pairs)))
     if options.expected:
         columns |= _expected(pairs, fits, celltype, options)
     if options.regression == "negbin":
@@ -157,6 +158,9 @@ def _bootstrap(pairs: StatePairs, fits: StateFits, celltype: str, options: Optio
         status = _texts(saddles.trust, TRUST)
         status[~tested] = ""
         columns |= _per_test("saddle_status", status) | _per_test("boot_se", saddles.sd)
+    else:
+        columns |= _per_test("saddle_status", np.full(tested.shape, "", dtype=object))
+        columns |= _per_test("boot_se", np.full(tested.shape, np.nan))
     tests = np.flatnonzero(doubtful if options.p == "saddle" else tested)
     climbed = _climb(pairs, fits, tests, celltype, options)
     if saddles is not None:
@@ -212,7 +216,9 @@ def _joint(fits: StateFits, names: tuple[str, ...], nuisance: poisson.Nuisance) 
     back = np.eye(4 + c)
     back[range(1, 1 + c), range(1, 1 + c)] = 1.0 / nuisance.scale
     back[0, 1 : 1 + c] = -nuisance.centre / nuisance.scale
-    errors = np.sqrt(np.diagonal(back @ fits.covariance @ back.T, axis1=1, axis2=2))
+    known = np.isfinite(fits.joint)
+    covariance = np.where(known[:, :, None] & known[:, None, :], fits.covariance, 0.0)
+    errors = np.where(known, np.sqrt(np.diagonal(back @ covariance @ back.T, axis1=1, axis2=2)), np.nan)
     for at, term in enumerate(("intercept", *names, *TESTS[:3])):
         columns |= {f"joint_{term}": values[:, at], f"se_joint_{term}": errors[:, at]}
     return columns

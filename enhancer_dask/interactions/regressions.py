@@ -18,7 +18,7 @@ ENGINES: dict[str, Callable[[StatePairs, StateFits], Refitter]] = {"moments": mo
 TRUSTED = "trusted"
 TRUST = {
     saddlepoint.TRUSTED: TRUSTED,
-    saddlepoint.NOT_FITTED: "no finite fit",
+    saddlepoint.NOT_FITTED: "a covariate without a finite coefficient",
     saddlepoint.NO_SADDLE: "no saddlepoint",
     saddlepoint.FEW_CELLS: "few cells with counts in a state",
     saddlepoint.CONCENTRATED: "few cells carry the tail",

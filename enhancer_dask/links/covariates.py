@@ -24,6 +24,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "log1p": np.log1p,
     "sqrt": np.sqrt,
 }
+LARGEST_OFFSET = 100.0  # on the log scale: beyond, somebody has forgotten the logarithm
 _CALL = re.compile(r"^(?P<function>\w+)\((?P<column>.+)\)$")
 
 
@@ -117,7 +118,12 @@ def read_offset(store: MultiomeStore, celltype: str, term: str) -> Floats:
         raise InputError("offset is empty; want a term such as log(nUMI)")
     ((term, function, column),) = parsed
     raw = store.column(f"cell_{_known_column(store, column)}")[store.cells_of(celltype)]
-    return _numbers(store, celltype, term, function, raw)
+    values = _numbers(store, celltype, term, function, raw)
+    if np.abs(values).max(initial=0.0) > LARGEST_OFFSET:
+        raise InputError(
+            f"offset {term!r} reaches {np.abs(values).max():g} in {celltype!r}; want a logarithm, such as log(nUMI)"
+        )
+    return values
 
 
 def _known_column(store: MultiomeStore, column: str) -> str:

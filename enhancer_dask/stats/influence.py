@@ -38,7 +38,7 @@ from enhancer_dask.stats.exponential import exp_into
 from enhancer_dask.stats.grams import cholesky, dot, invert, solve, total
 from enhancer_dask.stats.logarithm import log1p_into
 from enhancer_dask.stats.poisson import FIT_TOLERANCE
-from enhancer_dask.stats.state_fits import fit_states, sort_by_state
+from enhancer_dask.stats.state_fits import sort_by_state
 from enhancer_dask.stats.states import (
     CONTRAST,
     INTERACTION,
@@ -87,7 +87,7 @@ class Influence:
 
 def influence_plainly(pairs: StatePairs, fits: StateFits) -> Influence:
     """:func:`influence_of_pairs`, pair after pair from the definitions: the reference."""
-    fits, found = _poisson(pairs, fits), _empty(len(pairs.gene))
+    found = _empty(len(pairs.gene))
     _fill_plainly(found, pairs, fits, np.flatnonzero(_fitted(fits)))
     return _judged(found, fits)
 
@@ -128,13 +128,12 @@ def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
     >>> int(found.cell[0]), np.exp([fits.beta[0, 3], found.beta_dropped[0]]).round(3).tolist()
     (6, [9.556, 1.0])
     """
-    fits, found = _poisson(pairs, fits), _empty(len(pairs.gene))
-    done = _fitted(fits)
+    found, done = _empty(len(pairs.gene)), _fitted(fits)
     regular = np.flatnonzero(done & np.isfinite(fits.joint).all(axis=1))
     some, outcome = pairs.some(regular), np.full(len(regular), _UNUSUAL, dtype=np.int64)
     columns = tuple(values[regular] for values in found)
     _influence_of_pairs(
-        np.ascontiguousarray(pairs.nuisance.z.T), pairs.nuisance.offset, pairs.counts, pairs.peaks, some.gene,
+        np.ascontiguousarray(pairs.nuisance.z.T), pairs.nuisance.offset, some.counts, some.peaks, some.gene,
         some.first, some.second, fits.joint[regular][:, 1:-3].copy(), outcome, *columns,
     )  # fmt: skip
     for whole, part in zip(found, columns, strict=True):
@@ -151,10 +150,6 @@ def _empty(n_pairs: int) -> Columns:
     """Cell, distance, ratio, I and its standard error."""
     cell = np.full(n_pairs, -1, dtype=np.int64)
     return cell, *(np.full(n_pairs, np.nan) for _ in range(4))  # type: ignore[return-value]
-
-
-def _poisson(pairs: StatePairs, fits: StateFits) -> StateFits:
-    return fits if np.isnan(fits.theta).all() else fit_states(pairs)
 
 
 def _fitted(fits: StateFits) -> NDArray[np.bool_]:

@@ -29,6 +29,7 @@ from enhancer_dask.stats.states import (
     limit_of,
     robust_sd,
     some_cells,
+    varying,
 )
 
 OF_TEST = ((0, 1), (0, 2), (0, 3), (0, 1, 2, 3))  # states whose cells are in the regression
@@ -118,7 +119,7 @@ def fit_states(pairs: StatePairs) -> StateFits:
 
 
 def _fit(fits: StateFits, pair: int, test: int, regression: _Regression) -> None:
-    nuisance = regression.nuisance
+    nuisance, varies = varying(regression.nuisance)
     fit = negative_binomial.fit_prepared(regression.counts, regression.dummies, nuisance)
     fits.status[pair, test], fits.theta[pair, test] = fit.status, fit.theta
     if fit.status != poisson.CONVERGED:
@@ -126,7 +127,8 @@ def _fit(fits: StateFits, pair: int, test: int, regression: _Regression) -> None
     coefficients = poisson.standardised(fit.coefficients, nuisance)
     fits.beta[pair, test] = regression.combine @ fit.coefficients[-len(regression.combine) :]
     if test != INTERACTION:
-        fits.contrasts[pair, test], fits.se[pair, test] = coefficients, fit.standard_errors[-1]
+        fits.contrasts[pair, test, np.r_[True, varies, True]] = coefficients
+        fits.se[pair, test] = fit.standard_errors[-1]
         return
     fits.joint[pair] = coefficients
     finite = np.isfinite(coefficients)

@@ -25,6 +25,7 @@ from enhancer_dask.stats.state_exact import limit_of_resample, refit_exactly, st
 from enhancer_dask.stats.state_lanes import certify_profile, profile_newton
 from enhancer_dask.stats.states import StateFits, StatePairs
 
+SMALLEST_SHARE = 0.05  # of the expected counts, for the state that is what the others leave
 # States of each test, and how their levels enter its coefficient.
 OF_TEST = (
     (np.array([0, 1]), np.array([-1.0, 1.0, 0.0, 0.0])),
@@ -40,7 +41,7 @@ def _sums_of_states(
 ):
     """Moments, shape (4, terms, LANES), and sums of counts times (1, z), shape (4, 1 + c, LANES), of every state.
 
-    The largest state is what the others leave of all cells. States without cells have zeros.
+    The largest state, which is returned, is what the others leave of all cells. States without cells have zeros.
     """
     first, values, bounds, cells_of = groups
     c, lanes = z.shape[0], uint64(LANES)
@@ -74,6 +75,7 @@ def _sums_of_states(
             for b in range(lanes):
                 sums[s, j, b] = out[n_terms + j, b]
                 sums[largest, j, b] -= out[n_terms + j, b]
+    return largest
 
 
 @compiled
@@ -90,6 +92,14 @@ def _gather(moments, sums, n_terms, b0, moment, y, y_z):
         for j in range(y_z.shape[1]):
             for b in range(lanes):
                 y_z[s, j, b] = sums[s, 1 + j, first + b]
+
+
+@compiled
+def _judge(moment, largest, solid):
+    """Whether the sums of the state that the others leave of all are more than the rounding of those."""
+    for b in range(WIDTH):
+        total = moment[0, 0, b] + moment[1, 0, b] + moment[2, 0, b] + moment[3, 0, b]
+        solid[b] = moment[largest, 0, b] > SMALLEST_SHARE * total
 
 
 @compiled
@@ -131,7 +141,7 @@ def _refit_tile(
     every_cell, basis_rows = np.arange(n).astype(np.uint32), np.arange(basis_sums.size // LANES).astype(np.uint32)
     moments, sums = np.empty((4, n_rows, LANES)), np.empty((4, 1 + c, LANES))
     y, y_z, theta = np.empty((4, WIDTH)), np.empty((4, c, WIDTH)), np.empty((c, WIDTH))
-    group, info = np.empty((4, 2 + c, WIDTH)), np.empty((c, c, WIDTH))
+    group, info, solid = np.empty((4, 2 + c, WIDTH)), np.empty((c, c, WIDTH)), np.empty(WIDTH, dtype=np.bool_)
     done, stop = -1, 0
     while stop < which.size:
         begin, pair = stop, which[stop] // 4
@@ -154,7 +164,7 @@ def _refit_tile(
                 product(features, n_terms_to[by_cells], every_cell, tile, from_cells)
         n_terms = n_terms_to[degree[pair]]
         all_moments = from_basis if degree[pair] <= shared[done] else from_cells
-        _sums_of_states(
+        largest = _sums_of_states(
             groups, layout_of[pair], counts[done], mean[done], z, tile, n_terms, parent, axis, all_moments, y_sums,
             work, features, moments, sums,
         )  # fmt: skip
@@ -164,6 +174,7 @@ def _refit_tile(
         moment = np.empty((4, n_terms, WIDTH))
         for b0 in range(0, n_there, WIDTH):
             _gather(moments, sums, n_terms, b0, moment, y, y_z)
+            _judge(moment, largest, solid)
             for a in range(begin, stop):
                 test = which[a] % 4
                 used, sign = OF_TEST[test]
@@ -173,6 +184,7 @@ def _refit_tile(
                 _limits(test, moment, y, values, fine)
                 profile_newton(moment, used, n_each, n_last, y, y_z, theta, table, group, info, fine)
                 certify_profile(degree[pair], used, sign, y, theta, group, info, largest_z, TOLERANCE, fine)
+                fine &= solid
                 _coefficients(used, sign, y, group, values, fine)
 
 

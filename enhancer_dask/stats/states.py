@@ -85,7 +85,7 @@ class StateFits:
     se: Floats
     """Standard errors from the Fisher information, shape (L, 4); NaN where there is no finite fit."""
     contrasts: Floats
-    """Intercept, slopes, b_s of the three contrasts, shape (L, 3, 2 + c)."""
+    """Intercept, slopes, b_s of the three contrasts, shape (L, 3, 2 + c); NaN if a covariate does not vary there."""
     joint: Floats
     """Intercept, slopes, b_10, b_01, b_11 of the regression on all cells, shape (L, 4 + c)."""
     covariance: Floats
@@ -198,6 +198,18 @@ def some_cells(nuisance: poisson.Nuisance, cells: NDArray[Any]) -> poisson.Nuisa
     return replace(nuisance, z=z, offset=nuisance.offset[cells], two_valued=two_valued)
 
 
+def varying(nuisance: poisson.Nuisance) -> tuple[poisson.Nuisance, NDArray[np.bool_]]:
+    """Without the covariates that have one value in the cells at hand, and which ones are left, shape (c,).
+
+    A donor may have no cells in two of the states; R drops its dummy there, too.
+    """
+    varies = np.ptp(nuisance.z, axis=0) > 0.0
+    if varies.all():
+        return nuisance, varies
+    columns = {name: getattr(nuisance, name)[varies] for name in ("centre", "scale", "two_valued")}
+    return replace(nuisance, z=nuisance.z[:, varies], **columns), varies
+
+
 def cells_left(design: Floats, coefficients: Floats) -> NDArray[np.bool_]:
     """Cells that a fit with infinite coefficients of dummies stands on, shape (n,).
 
@@ -216,7 +228,8 @@ def cells_left(design: Floats, coefficients: Floats) -> NDArray[np.bool_]:
 def in_own_units(coefficients: Floats, nuisance: poisson.Nuisance) -> Floats:
     """Intercept and slopes of covariates in their own units, from those of ``nuisance.z``, shape (..., 1 + c)."""
     slopes = coefficients[..., 1:] / nuisance.scale
-    intercept = coefficients[..., :1] - (slopes * nuisance.centre).sum(axis=-1, keepdims=True)
+    finite = np.where(np.isfinite(slopes), slopes, 0.0)  # the others stand apart
+    intercept = coefficients[..., :1] - (finite * nuisance.centre).sum(axis=-1, keepdims=True)
     return np.concatenate([intercept, slopes], axis=-1)
 
 
@@ -224,12 +237,12 @@ def _fit_contrast(
     fits: StateFits, pair: int, test: int, y: Floats, state: NDArray[np.uint8], nuisance: poisson.Nuisance
 ) -> None:
     inside = (state == 0) | (state == test + 1)
-    there = some_cells(nuisance, inside)
+    there, varies = varying(some_cells(nuisance, inside))
     fit = poisson.fit_prepared(y[inside], (state[inside] > 0)[:, None], there)
     fits.status[pair, test] = fit.status
     fits.beta[pair, test], fits.se[pair, test] = fit.coefficients[-1], fit.standard_errors[-1]
     if fit.status == poisson.CONVERGED:
-        fits.contrasts[pair, test] = poisson.standardised(fit.coefficients, there)
+        fits.contrasts[pair, test, np.r_[True, varies, True]] = poisson.standardised(fit.coefficients, there)
 
 
 def _fit_joint(fits: StateFits, pair: int, y: Floats, state: NDArray[np.uint8], nuisance: poisson.Nuisance) -> None:

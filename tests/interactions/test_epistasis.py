@@ -38,7 +38,8 @@ def some_pairs(store):
     peaks = data.column("peak")[np.argsort(-opened, kind="stable")]
     genes = data.column("gene")[np.argsort(-expressed, kind="stable")[:5]]
     rows = [(gene, *two) for gene in genes for two in combinations(peaks[:4], 2)]
-    return pd.DataFrame([*rows, (genes[0], peaks[-1], peaks[-2])], columns=PAIR)
+    silent = data.column("gene")[np.argsort(expressed, kind="stable")[0]]  # first in the chunk, and not to be tested
+    return pd.DataFrame([(silent, *peaks[:2]), *rows, (genes[0], peaks[-1], peaks[-2])], columns=PAIR)
 
 
 def run(store, pairs, **options):
@@ -165,6 +166,14 @@ def test_epistasis__legacy_halves_11_and_nothing_else(store, some_pairs, table):
     pd.testing.assert_frame_equal(legacy.drop(columns=halved), table.drop(columns=halved), check_exact=True)
 
 
+def test_epistasis__as_published_without_saddlepoints(store, some_pairs, table):
+    """The published analysis as it was: legacy coding, the ladder alone."""
+    found = run(store, some_pairs, coding="legacy", p="ladder")
+    assert found.columns.tolist() == [c for c in table.columns if not c.startswith(("mean_", "q05_", "q95_"))]
+    np.testing.assert_array_equal(found["beta_11"] * 2, table["beta_11"])
+    np.testing.assert_array_equal(found["boot_p_11"], table["boot_p_11"])
+
+
 @pytest.mark.parametrize("p", ["saddle", "ladder"])
 def test_epistasis__one_kind_of_p_values_is_the_same_as_with_both(store, some_pairs, table, p):
     alone = run(store, some_pairs, p=p)
@@ -231,7 +240,9 @@ def test_epistasis__covariates_of_one_type_are_missing_in_the_other(store, some_
     """A dummy for each donor of the type: columns are those of all types, in the same place."""
     found = run(store, some_pairs[:2], p="saddle", covariates="percent.mito,donor", warn=lambda _: None)
     names = [c for c in found.columns if c.startswith("joint_donor")]
+    of_type = {t: rows[names].notna().any() for t, rows in found.groupby("celltype")}
     assert names
+    assert all(np.isfinite(found.loc[found["celltype"] == t, n]).all() for t in of_type for n in names if of_type[t][n])
     assert found.columns.get_loc(f"se_{names[0]}") == found.columns.get_loc(names[0]) + 1
     assert found[names].notna().any().all()
 
@@ -288,6 +299,7 @@ def test_epistasis__resumes_and_refuses_other_settings(store, some_pairs, table,
         ({"expected": -1}, "expected is -1"),
         ({"celltype": "C"}, "no cell is of type 'C'; types are: A, B"),
         ({"covariates": "age"}, "covariate 'age' is not a column of the cells"),
+        ({"offset": "nUMI"}, "offset 'nUMI' reaches .* in 'A'; want a logarithm, such as log"),
         ({"offset": "log(nothing)"}, "covariate 'nothing' is not a column of the cells"),
     ],
 )
@@ -327,6 +339,33 @@ def test_epistasis_block__nasty_inputs(regression):
     silent = table[gene == 1]
     assert silent[[f"boot_p_{t}" for t in TESTS]].isna().all(axis=None)
     assert (table["verdict"][status != "tested"] == "").all()
+
+
+def test_epistasis_block__a_batch_without_counts_leaves_with_its_cells():
+    """Its dummy is -inf; all other numbers are those of the cells that stay, up to where the covariate is centred."""
+    rng = np.random.default_rng(3)
+    n = 600
+    batch, x, depth = rng.random(n) < 0.2, rng.normal(size=n), rng.normal(size=n) * 0.3
+    atac = (rng.random((2, n)) < 0.4).astype(int)
+    rna = np.where(batch, 0, rng.poisson(np.exp(depth + 0.4 * atac[0])))[None]
+    row = np.zeros(1, dtype=int)
+    options = Options(p="saddle", ladder=(Rung(20, 0.0),))
+    whole = epistasis_block(
+        rna, atac, row, row, row + 1, np.column_stack([x, batch]), ("x", "batch"), celltype="A", offset=depth,
+        options=options,
+    ).iloc[0]  # fmt: skip
+    stay = ~batch
+    some = epistasis_block(
+        rna[:, stay], atac[:, stay], row, row, row + 1, x[stay, None], ("x",), celltype="A", offset=depth[stay],
+        options=options,
+    ).iloc[0]  # fmt: skip
+    assert whole["joint_batch"] == -np.inf
+    assert np.isnan(whole["se_joint_batch"])
+    same = [f"{a}{b}" for a in ("beta_", "se_") for b in TESTS] + [f"intercept_{t}" for t in TESTS[:3]]
+    same += [f"{a}joint_{b}" for a in ("", "se_") for b in ("intercept", "x", "10", "01", "11")]
+    np.testing.assert_allclose(whole[same].astype(float), some[same].astype(float), rtol=1e-6, atol=1e-8)
+    assert whole["saddle_status_interaction"] == "a covariate without a finite coefficient"
+    assert whole["p_saddle_interaction"] == whole["boot_p_interaction"]
 
 
 def test_epistasis_block__no_pairs():

@@ -41,7 +41,7 @@ def triples(oracle, celltype_arrays):
     return make_state_pairs(np.array(rna), np.array(atac), each, 2 * each, 2 * each + 1, nuisance)
 
 
-def random_pairs(seed, *, n=None, c=None, dummies=0):
+def random_pairs(seed, *, n=None, c=None, dummies=0, spread=0.5):
     """Five genes (one silent, one sparse) and six peaks (one always open, one never, two the same): all pairs."""
     rng = np.random.default_rng(seed)
     n, c = n or int(rng.integers(40, 400)), int(rng.integers(0, 4)) if c is None else c
@@ -49,7 +49,7 @@ def random_pairs(seed, *, n=None, c=None, dummies=0):
     z = np.column_stack([z, rng.random((n, dummies)) < 0.3]) if dummies else z
     atac = (rng.random((6, n)) < rng.uniform(0.02, 0.7, (6, 1))).astype(int)
     atac[3], atac[4], atac[5] = 1, 0, atac[0]
-    depth = rng.normal(size=n) * 0.5
+    depth = rng.normal(size=n) * spread
     mean = np.exp(depth + rng.normal(size=(5, 1)) + 0.5 * atac[0] - 0.4 * atac[1] + 0.3 * atac[0] * atac[1])
     rna = rng.poisson(mean * rng.gamma(2.0, 0.5, (5, n)))
     rna[3], rna[4] = 0, rng.random(n) < 3.0 / n
@@ -97,6 +97,34 @@ def test_fit_states__equals_the_plain_form(seed, dummies):
     assert (plain.status != poisson.CONVERGED).any()
     for name in FIELDS:
         np.testing.assert_allclose(getattr(fast, name), getattr(plain, name), rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_states__equals_the_plain_form_at_wide_offsets_and_long_tails(seed):
+    pairs = random_pairs(seed, n=500, c=1, spread=3.0)
+    nuisance = poisson.make_nuisance(np.sinh(2.0 * pairs.nuisance.z), pairs.nuisance.offset)
+    pairs = make_state_pairs(pairs.counts, pairs.peaks, pairs.gene, pairs.first, pairs.second, nuisance)
+    plain, fast = fit_states_plainly(pairs), fit_states(pairs)
+    np.testing.assert_array_equal(fast.status, plain.status)
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(fast, name), getattr(plain, name), rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("fit", [fit_states_plainly, fit_states], ids=["plain", "compiled"])
+def test_fit_states__drops_a_covariate_that_does_not_vary_in_the_two_states(fit):
+    """A donor seen in doubly open cells alone: R drops its dummy from 10 against 00 and 01 against 00, and so do we."""
+    rng = np.random.default_rng(0)
+    peaks = rng.random((2, 400)) < 0.4
+    donor = (peaks.all(axis=0) & (rng.random(400) < 0.5)).astype(float)
+    z = np.column_stack([rng.normal(size=400), donor])
+    counts, row = rng.poisson(2.0 + peaks[0]), np.zeros(1, dtype=int)
+    whole = fit(make_state_pairs(counts[None], peaks, row, row, row + 1, poisson.make_nuisance(z)))
+    without = fit(make_state_pairs(counts[None], peaks, row, row, row + 1, poisson.make_nuisance(z[:, :1])))
+    np.testing.assert_allclose(whole.beta[0, :2], without.beta[0, :2], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(whole.se[0, :2], without.se[0, :2], rtol=1e-6)
+    assert (whole.status == poisson.CONVERGED).all()
+    assert np.isnan(whole.contrasts[0, :2, 2]).all()
+    assert np.isfinite(whole.contrasts[0, 2]).all()
 
 
 @pytest.mark.parametrize("fit", [fit_states_plainly, fit_states], ids=["plain", "compiled"])
