@@ -226,13 +226,13 @@ def pairs(
     twice = table.loc[table["enhancer_1"] == table["enhancer_2"], "gene"]
     if len(twice):
         _warn(f"{links}: {len(twice)} links are there twice and pair with themselves (first: of {twice.iloc[0]})")
+    settings: dict[str, Any] = {"fdr": None} if every else {"fdr": fdr, "by": by}
     if store is None:
-        settings: dict[str, Any] = {"fdr": None} if every else {"fdr": fdr, "by": by}
         write_enhancer_pairs(table, out, settings=settings, overwrite=overwrite)
     else:
         table = census(
-            store, table, celltype or None, min_double=min_double, out=out, client=client, progress=progress,
-            overwrite=overwrite, warn=_warn,
+            store, table, celltype or None, min_double=min_double, settings=settings, out=out, client=client,
+            progress=progress, overwrite=overwrite, warn=_warn,
         )  # fmt: skip
     if tsv:
         write_tsv(table, out.with_suffix(".tsv.gz"))
@@ -292,6 +292,10 @@ def epistasis(
     for name, value, known in (("ladder", ladder, LADDERS), ("layout", layout, LAYOUTS)):
         if value not in known:
             raise InputError(f"{name} {value!r} is unknown; choose from {', '.join(known)}")
+    if layout != "ours" and not tsv:
+        raise InputError(f"layout {layout!r} is one of the .tsv.gz: give --tsv, too")
+    if layout != "ours" and (every or len(celltype or []) > 1):
+        raise InputError(f"layout {layout!r} has no column for cell types: give one --celltype")
     table = run_epistasis(
         store, pairs, celltype or None, covariates=covariates, offset=offset or None,
         coding=coding, regression=regression, p=p, engine=engine,  # type: ignore[arg-type]  # checked inside

@@ -61,7 +61,9 @@ class EnhancerPairsConfig(_Block):
     """The ``enhancer_pairs`` block."""
 
     fdr: float = Field(0.1, gt=0, le=1, description="pair the links whose adjusted p-value is below")
-    by: str = Field("auto", description="column of p-values; auto: p_saddle if computed, else boot_basic_p")
+    by: Literal["auto", "p_saddle", "boot_basic_p", "p"] = Field(
+        "auto", description="column of p-values; auto: p_saddle if computed, else boot_basic_p"
+    )
     min_double: int = Field(0, ge=0, description="least number of cells in which both enhancers are open")
 
 
@@ -73,12 +75,14 @@ class EpistasisConfig(_Block):
     offset: str | None = "log(nUMI)"
     regression: Literal["poisson", "negbin"] = "poisson"
     p: Literal["saddle", "ladder", "both"] = Field("both", description="p-values: saddlepoint, ladder, or both")
-    engine: str = Field("moments", description="refit engine of the ladder; exact is the reference")
+    engine: Literal["moments", "exact"] = Field("moments", description="refit engine; exact is the reference")
     ladder: Literal["published", "scent"] = Field("published", description="100, then 5,000 if p < 0.1; or SCENT's")
     seed: int = Field(0, ge=0)
-    margin: float = Field(1.25, gt=1, description="fold change within which a departure counts as none")
+    margin: float = Field(
+        1.25, gt=1, allow_inf_nan=False, description="fold change within which a departure counts as none"
+    )
     level: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
-    expected: int = Field(100, ge=0, description="resamples for the expected counts by state; 0: none")
+    expected: int = Field(0, ge=0, description="resamples for the expected counts by state, GLiMMIRS: 100")
     chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
 
 

@@ -31,7 +31,7 @@ def write_demo(folder: Path, *, seed: int = 0) -> Path:
         "out": "results",
         "ingest": {"inputs": ["input/multiome.h5"], "cells": "input/cells.tsv", "gtf": "input/genes.gtf.gz"},
         "scent": {"celltypes": CELLTYPES, "covariates": COVARIATES, "seed": seed},
-        "epistasis": {"covariates": ["percent.mito", "log(nATAC)"], "seed": seed},
+        "epistasis": {"covariates": ["percent.mito", "log(nATAC)"], "expected": 100, "seed": seed},
         "tsv": True,
     }
     file = folder / "run.yaml"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.config import RunConfig, load_config
+from enhancer_dask.errors import ResumeError
 from enhancer_dask.interactions.census import census
 from enhancer_dask.interactions.contrasts import LADDERS
 from enhancer_dask.interactions.epistasis import epistasis, summary
@@ -19,11 +20,14 @@ from enhancer_dask.interactions.pairs import enhancer_pairs, write_enhancer_pair
 from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import write_tsv
 from enhancer_dask.links.candidates import candidates
+from enhancer_dask.links.covariates import check_covariates, parse_terms
 from enhancer_dask.links.scent import n_below, scent
 from enhancer_dask.stats.bootstrap import up_to
+from enhancer_dask.stores import MultiomeStore
 
 Say = Callable[[str], None]
 EPISTASIS = "epistasis.parquet"
+FIGURES = ("qq_", "volcano_", "sum_", "verdicts_", "expression_")  # what their names begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,16 @@ class _Stages:
         )  # fmt: skip
         for warning in data.attrs["report"]["warnings"]:
             self._warn(warning)
+        self._check_epistasis(MultiomeStore(store))
         return store
+
+    def _check_epistasis(self, store: MultiomeStore) -> None:
+        """Find now what would stop the run after SCENT."""
+        if self.config.epistasis is not None:
+            wanted = self.config.scent.celltypes
+            types = store.chosen_types(None if wanted == "all" else wanted)
+            terms = tuple(term for term, _, _ in parse_terms(self.config.epistasis.covariates))
+            check_covariates(store, types, terms, self.config.epistasis.offset, lambda _: None)
 
     def candidates(self, store: Path) -> tuple[Path, int | None]:
         if self.config.pairs is not None:
@@ -157,11 +170,14 @@ class _Stages:
         self.say(f"pairs: {self.links} -> {path}")
         pairs = enhancer_pairs(links, chosen.fdr, by=chosen.by)
         if chosen.min_double and len(pairs):
-            pairs = census(store, pairs, min_double=chosen.min_double, out=path, **self.chunked)
+            how = chosen.model_dump(exclude={"min_double"})
+            pairs = census(store, pairs, min_double=chosen.min_double, settings=how, out=path, **self.chunked)
         else:
             write_enhancer_pairs(pairs, path, settings=chosen.model_dump(), overwrite=self.overwrite)
         if not len(pairs):
-            self._warn(f"no gene has two links at FDR < {chosen.fdr:g}, so there are no enhancer pairs")
+            filtered = f" with {chosen.min_double} doubly open cells" if chosen.min_double else ""
+            self._warn(f"no gene has two links at FDR < {chosen.fdr:g}{filtered}, so there are no enhancer pairs")
+            self._without(out)
             return None
         self.say(f"epistasis: {len(pairs)} enhancer pairs -> {out}")
         settings = wanted.model_dump(exclude={"ladder"})
@@ -172,6 +188,17 @@ class _Stages:
         self._tsv(table, out)
         return table
 
+    def _without(self, out: Path) -> None:
+        """There is no such table in this run; one of an earlier run must not pass for it."""
+        if not out.exists():
+            return
+        if not self.overwrite:
+            raise ResumeError(
+                f"{out}: is of an earlier run; now there are no enhancer pairs: remove it or overwrite it"
+            )
+        for path in (out, out.with_suffix(".tsv.gz")):
+            path.unlink(missing_ok=True)
+
     def figures(self, store: Path, links: pd.DataFrame, table: pd.DataFrame | None) -> list[Path]:
         if not self.config.figures:
             return []
@@ -179,11 +206,11 @@ class _Stages:
 
         folder = self.out / "figures"
         self.say(f"figures: {folder}")
-        legacy = self.config.epistasis is not None and self.config.epistasis.coding == "legacy"
-        return draw_all(
-            folder, links=links, epistasis=table, store=None if table is None else store,
-            table_coding="legacy" if legacy else "fixed",
-        )  # fmt: skip
+        drawn = draw_all(folder, links=links, epistasis=table, store=None if table is None else store)
+        for path in set(folder.iterdir()) - set(drawn):
+            if path.name.startswith(FIGURES):  # of an earlier run
+                path.unlink()
+        return drawn
 
     def _tsv(self, table: pd.DataFrame, path: Path) -> None:
         if self.config.tsv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def census(
     celltype: str | Sequence[str] | None = None,
     *,
     min_double: int = 0,
+    settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     client: ClientSource | None = None,
     chunk_pairs: int | None = None,
@@ -116,6 +117,8 @@ def census(
         All cell types if not given.
     min_double : int
         Keep pairs with at least so many cells in which both enhancers are open (GLiMMIRS [1]_: 10).
+    settings : mapping, optional
+        How the pairs were chosen, kept with the table, so that one of others is refused by the key that differs.
     out : path, optional
         Parquet table to write; its parts lie in ``<out>.parts`` meanwhile, and the same call after an interruption
         goes on where it stopped. Without it the work is done in Dask's ``temporary-directory``.
@@ -145,8 +148,8 @@ def census(
             prefix="enhancer-dask-", dir=dask.config.get("temporary-directory", None)
         ) as scratch:
             return census(
-                store, pairs, celltype, min_double=min_double, out=Path(scratch) / "census.parquet", client=client,
-                chunk_pairs=chunk_pairs, progress=progress, warn=warn,
+                store, pairs, celltype, min_double=min_double, settings=settings, out=Path(scratch) / "census.parquet",
+                client=client, chunk_pairs=chunk_pairs, progress=progress, warn=warn,
             )  # fmt: skip
     data, out = MultiomeStore(Path(store).absolute()), output_table(out)
     if min_double < 0:
@@ -157,7 +160,14 @@ def census(
     unique = table.drop_duplicates(ignore_index=True)
     if len(unique) < len(table):
         (warn or warnings.warn)(f"pairs: {len(table) - len(unique)} duplicate rows count once")
-    work = plan(data, pair_rows(data, unique, celltype), min_double, out.with_name(f"{out.name}.parts"), chunk_pairs)
+    work = plan(
+        data,
+        pair_rows(data, unique, celltype),
+        min_double,
+        dict(settings or {}),
+        out.with_name(f"{out.name}.parts"),
+        chunk_pairs,
+    )
     if overwrite:
         chunks.discard(work, out)
     if out.exists():
@@ -171,18 +181,24 @@ def census(
 
 
 def plan(
-    store: MultiomeStore, of_types: Sequence[PairRows], min_double: int, folder: Path, chunk_pairs: int | None
+    store: MultiomeStore,
+    of_types: Sequence[PairRows],
+    min_double: int,
+    settings: dict[str, Any],
+    folder: Path,
+    chunk_pairs: int | None,
 ) -> chunks.Work:
     """Cut the pairs into chunks: cell type after cell type, in the order given."""
     n_pairs = sum(len(rows.gene) for rows in of_types)
     size = chunk_pairs or min(LARGEST_CHUNK, max(LEAST_CHUNK, n_pairs // CHUNKS_WANTED))
     pieces = cut(of_types, size)
     params: dict[str, Any] = {
-        "stage": "census",
+        "stage": "pairs",
+        **settings,
+        "min_double": min_double,
         "store": store.fingerprint,
         "pairs": digest(of_types),
         "celltypes": [rows.celltype for rows in of_types],
-        "min_double": min_double,
     }
 
     def arguments(index: int) -> tuple[Any, ...]:

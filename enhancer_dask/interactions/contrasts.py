@@ -12,12 +12,12 @@ from scipy.special import ndtr, ndtri
 
 from enhancer_dask.interactions.census import census_block
 from enhancer_dask.interactions.layouts import Coding
-from enhancer_dask.interactions.regressions import MODELS, TRUST
+from enhancer_dask.interactions.regressions import MODELS, TRUST, TRUSTED
 from enhancer_dask.links.pair_tests import PValues, Regression
 from enhancer_dask.stats import poisson, saddlepoint
 from enhancer_dask.stats.bootstrap import SCENT_LADDER, Rung, climb
 from enhancer_dask.stats.influence import Influence, influence_of_pairs
-from enhancer_dask.stats.natural_scale import natural_scale
+from enhancer_dask.stats.natural_scale import SUB, SUPER, UNDECIDED, natural_scale
 from enhancer_dask.stats.resampling import resample_counts
 from enhancer_dask.stats.state_fits import fit_states
 from enhancer_dask.stats.state_summary import EXPECTED, summarise_states
@@ -122,7 +122,9 @@ def epistasis_block(
     columns |= _bootstrap(pairs, fits, celltype, options)
     columns |= _joint(fits, names, pairs.nuisance)
     columns |= _natural_scale(columns, fits, options)
-    columns |= _influence(influence_of_pairs(pairs, fits if options.regression == "poisson" else fit_states(pairs)))
+    poisson_fits = fits if options.regression == "poisson" else fit_states(pairs)
+    p = columns["p_interval_interaction"]
+    columns |= _influence(influence_of_pairs(pairs, poisson_fits, p, alpha=1.0 - options.level))
     if options.expected:
         columns |= _expected(pairs, fits, celltype, options)
     if options.regression == "negbin":
@@ -234,7 +236,13 @@ def _natural_scale(columns: dict[str, Any], fits: StateFits, options: Options) -
     quantities = {"additive_11": found.additive, "multiplicative_11": found.multiplicative}
     for name, estimates in {**quantities, "departure_additive": found.departure}.items():
         out |= {name: estimates.value, f"{name}_low": estimates.low, f"{name}_high": estimates.high}
-    return out | {"verdict": found.verdict}
+    trusted = columns["saddle_status_interaction"] == TRUSTED
+    p = np.where(
+        np.isnan(columns["p_saddle_interaction"]), columns["boot_p_interaction"], columns["p_saddle_interaction"]
+    )
+    departs = (found.verdict == SUPER) | (found.verdict == SUB)
+    unsure = departs & ~trusted & ~(p < 1.0 - options.level)  # the interval alone, where it is a rough one
+    return out | {"verdict": np.where(unsure, UNDECIDED, found.verdict)}
 
 
 def _expected(pairs: StatePairs, fits: StateFits, celltype: str, options: Options) -> dict[str, Floats]:

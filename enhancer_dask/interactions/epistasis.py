@@ -93,7 +93,7 @@ def epistasis(
         One row per cell type and pair, in the order given. A peak is open where it has a count; state 10 means that
         enhancer_1 is open and enhancer_2 closed.
 
-        celltype, gene, enhancer_1, enhancer_2
+        celltype, gene, enhancer_1, enhancer_2, coding
         n_s, zero_s, zero_share_s
             For each state s: cells, those without a count of the gene, and their share.
         beta_t, se_t, p_t

@@ -37,12 +37,12 @@ _GLIMMIRS_TERMS = {
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Rename to the columns of the published epistasis table; the numbers stay.
+    """The columns and the coding of the published epistasis table: 11 is 0/2, whatever the coding of ours.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`enhancer_dask.epistasis`, of one cell type; ``coding="legacy"`` makes the numbers comparable.
+        From :func:`enhancer_dask.epistasis`, of one cell type, which the published table has no column for.
 
     Returns
     -------
@@ -53,17 +53,12 @@ def as_published(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a column is missing.
+        If a column is missing or there are several cell types.
     """
-    return _renamed(table, PUBLISHED)
-
-
-def from_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Rename the columns of a published epistasis table to ours, the reverse of :func:`as_published`.
-
-    Its coding is ``legacy``: beta_11 is half the log ratio.
-    """
-    return _renamed(table, {theirs: ours for ours, theirs in PUBLISHED.items()})
+    _one_celltype(table)
+    theirs = _renamed(table, PUBLISHED)
+    fixed = _renamed(table, {"coding": "coding"})["coding"] == "fixed"
+    return theirs.assign(beta_estimate_11=theirs["beta_estimate_11"] / np.where(fixed, 2.0, 1.0))
 
 
 def as_glimmirs(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +78,14 @@ def as_glimmirs(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a column is missing.
+        If a column is missing or there are several cell types.
 
     References
     ----------
     .. [1] Zhou et al. (2024), Analysis of single-cell CRISPR perturbations indicates that enhancers predominantly act
        multiplicatively. Cell Genomics 4, 100672.
     """
+    _one_celltype(table)
     known = {*_GLIMMIRS_TERMS, "joint_11"}
     covariates = {
         name: name.removeprefix("joint_") for name in table.columns if name.startswith("joint_") and name not in known
@@ -109,6 +105,12 @@ LAYOUTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "published": as_published,
     "glimmirs": as_glimmirs,
 }
+
+
+def _one_celltype(table: pd.DataFrame) -> None:
+    types = table["celltype"].unique() if "celltype" in table.columns else []
+    if len(types) > 1:
+        raise InputError(f"epistasis table: {len(types)} cell types, and this layout has no column for them: {types}")
 
 
 def _renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

@@ -84,10 +84,12 @@ def epistasis_chunk(block: Block) -> pd.DataFrame:
         covariates.values, covariates.names, celltype=rows.celltype, options=block.options,
         offset=None if block.offset is None else read_offset(store, rows.celltype, block.offset),
     )  # fmt: skip
-    return _labelled(table, store, rows, block.names)
+    return _labelled(table, store, rows, block.names, block.options.coding)
 
 
-def _labelled(table: pd.DataFrame, store: MultiomeStore, rows: PairRows, names: tuple[str, ...]) -> pd.DataFrame:
+def _labelled(
+    table: pd.DataFrame, store: MultiomeStore, rows: PairRows, names: tuple[str, ...], coding: str
+) -> pd.DataFrame:
     """Put names in front, a barcode for the cell, and columns of covariates that other cell types have."""
     cells = store.column("cell")[store.cells_of(rows.celltype)]
     table["cook_cell"] = np.where(table["cook_cell"] >= 0, cells[table["cook_cell"]], "")
@@ -103,6 +105,7 @@ def _labelled(table: pd.DataFrame, store: MultiomeStore, rows: PairRows, names: 
             "gene": store.column("gene")[rows.gene],
             "enhancer_1": store.column("peak")[rows.first],
             "enhancer_2": store.column("peak")[rows.second],
+            "coding": coding,
         }
     )
     return pd.concat([labels, table[[*others[:at], *order, *others[at:]]]], axis=1)

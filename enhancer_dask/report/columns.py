@@ -22,13 +22,15 @@ def our_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def coding_of(table: pd.DataFrame, table_coding: Coding | None) -> Coding:
-    """Coding of 11 that a table was made with: as told, else as published for published names, else fixed.
+    """Coding of 11 that a table was made with: as told, else as its column says, else by whose names it has.
 
     Raises
     ------
     InputError
         If the coding told is unknown.
     """
+    if table_coding is None and "coding" in table.columns and len(table):
+        return known_coding(str(table["coding"].iloc[0]))
     if table_coding is None:
         return "legacy" if "beta_estimate_11" in table.columns else "fixed"
     return known_coding(table_coding)
@@ -70,13 +72,31 @@ def p_column(table: pd.DataFrame, candidates: Sequence[str], label: str) -> str:
     return next((name for name in there if table[name].notna().any()), there[0])
 
 
+def numbers(table: pd.DataFrame, column: str, *, p: bool = False) -> pd.Series:
+    """A column as float64; with ``p``, as p-values.
+
+    Raises
+    ------
+    InputError
+        If it holds text, or a p-value is not between 0 and 1.
+    """
+    try:
+        values = table[column].astype(np.float64)
+    except (TypeError, ValueError) as err:
+        raise InputError(f"column {column!r} holds no numbers ({err})") from err
+    bad = (values < 0.0) | (values > 1.0)
+    if p and bad.any():
+        raise InputError(f"column {column!r} has {values[bad].iloc[0]:g}; want p-values")
+    return values
+
+
 def _names(table: pd.DataFrame) -> str:
     return ", ".join(map(str, table.columns)) or "none"
 
 
 def effect(table: pd.DataFrame, test: str, table_coding: Coding) -> pd.Series:
     """Log ratio of a test; that of 11 is doubled back if it was halved by the coding, shape (L,)."""
-    beta = table[f"beta_{test}"].astype(np.float64)
+    beta = numbers(table, f"beta_{test}")
     return beta * 2.0 if test == "11" and table_coding == "legacy" else beta
 
 
@@ -85,6 +105,6 @@ def adjusted(table: pd.DataFrame, p: str) -> pd.Series:
     kind, test = p.rsplit("_", 1)
     name = f"{FDR_OF.get(kind, '')}_{test}"
     if name in table.columns:
-        return table[name].astype(np.float64)
+        return numbers(table, name, p=True)
     types = table["celltype"].astype(str) if "celltype" in table.columns else pd.Series("", index=table.index)
-    return table[p].astype(np.float64).groupby(types).transform(benjamini_hochberg)
+    return numbers(table, p, p=True).groupby(types).transform(benjamini_hochberg)

@@ -70,7 +70,7 @@ class SumAndBoth:
     @property
     def share_below(self) -> float:
         """Their share of all pairs of the table, also of those without estimates: as published."""
-        return self.n_below / len(self.both)
+        return self.n_below / len(self.both) if len(self.both) else float("nan")
 
     @property
     def median_difference(self) -> float:
@@ -226,6 +226,7 @@ def verdicts(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.bar_label(bars, [f"{k:,} ({k / len(table):.0%})" for k in n], padding=3, fontsize=7)
     ax.invert_yaxis()
     ax.margins(x=0.25)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_xlabel(f"enhancer pairs ({len(table):,} in all)")
     return tidy(ax)

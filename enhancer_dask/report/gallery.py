@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.cells import cells_of_pair
 from enhancer_dask.interactions.layouts import Coding
-from enhancer_dask.io.tables import read_meta, read_table
+from enhancer_dask.io.tables import ENHANCER_PAIR, read_table
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.report.columns import CONTRASTS, coding_of, need, our_names, p_column
 from enhancer_dask.report.combination import sum_box, sums_against_both, verdicts
@@ -27,7 +27,6 @@ from enhancer_dask.stores import MultiomeStore
 
 Pair = tuple[str, str, str]
 Drawn = Iterator[tuple[str, Figure]]
-PAIR = ("gene", "enhancer_1", "enhancer_2")
 
 
 def draw_all(
@@ -59,8 +58,8 @@ def draw_all(
     celltype : str, optional
         Only this one; names the cell type of tables without a column ``celltype``.
     table_coding : {"fixed", "legacy"}, optional
-        Coding that ``epistasis`` was made with, by default as the file tells, "legacy" for published names, else
-        "fixed".
+        Coding that ``epistasis`` was made with, by default as its column ``coding`` says, "legacy" for published
+        names, else "fixed".
 
     Returns
     -------
@@ -77,7 +76,7 @@ def draw_all(
         drawn += _of_links(*_read(links, "links"), celltype)
     if epistasis is not None:
         table, label = _read(epistasis, "epistasis")
-        coding = coding_of(table, table_coding or _coding_told(epistasis))
+        coding = coding_of(table, table_coding)
         epistasis = our_names(table)
         drawn += _of_epistasis(epistasis, label, celltype, coding)
     if store is not None:
@@ -123,13 +122,6 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 def _read(table: pd.DataFrame | str | Path, label: str) -> tuple[pd.DataFrame, str]:
     return (table, label) if isinstance(table, pd.DataFrame) else (read_table(table), str(table))
-
-
-def _coding_told(table: pd.DataFrame | str | Path) -> Coding | None:
-    if isinstance(table, pd.DataFrame) or Path(table).suffix != ".parquet":
-        return None
-    told: Coding | None = read_meta(table).get("params", {}).get("coding")
-    return told
 
 
 def _by_celltype(table: pd.DataFrame, label: str, celltype: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -198,15 +190,24 @@ def _chosen_pairs(
             raise InputError("which cells to draw? give a pair, or an epistasis table to choose one from")
         yield celltype or _only_type(store), pair, None
         return
-    need(table, PAIR, "epistasis table")
+    need(table, ENHANCER_PAIR, "epistasis table")
     n_found = 0
     for name, mine in _by_celltype(table, "epistasis table", celltype):
-        rows = _best(mine) if pair is None else mine[(mine[list(PAIR)] == list(pair)).all(axis=1)]
+        rows = _best(mine) if pair is None else mine[_is_pair(mine, pair)]
         for _, row in rows.head(1).iterrows():
             n_found += 1
             yield name or _only_type(store), (row["gene"], row["enhancer_1"], row["enhancer_2"]), row
     if pair is not None and not n_found:
         raise InputError(f"pair {','.join(pair)} is not in the epistasis table")
+
+
+def _is_pair(table: pd.DataFrame, pair: Pair) -> pd.Series:
+    """Rows of a pair, in whichever order its enhancers are."""
+    gene, one, two = pair
+    named = pd.Series(False, index=table.index)
+    for first, second in ((one, two), (two, one)):
+        named |= (table["enhancer_1"] == first) & (table["enhancer_2"] == second)
+    return named & (table["gene"] == gene)
 
 
 def _only_type(store: MultiomeStore) -> str:

@@ -13,7 +13,7 @@ from scipy.stats import beta as beta_distribution
 
 from enhancer_dask.interactions.layouts import Coding
 from enhancer_dask.links.regressions import TRUSTED
-from enhancer_dask.report.columns import CONTRASTS, adjusted, coding_of, effect, need, our_names, p_column
+from enhancer_dask.report.columns import CONTRASTS, adjusted, coding_of, effect, need, numbers, our_names, p_column
 from enhancer_dask.report.style import (
     BLUE,
     DARK,
@@ -100,7 +100,7 @@ def _p_of_series(links: pd.DataFrame, name: str) -> Floats:
     """p-values of a series, ascending."""
     if name not in links.columns:
         return np.empty(0)
-    p = links[name].astype(np.float64)
+    p = numbers(links, name, p=True)
     if name == "p_saddle" and "saddle_status" in links.columns:
         p = p[links["saddle_status"] == TRUSTED]
     return np.sort(p[p.notna()].to_numpy())
@@ -176,7 +176,7 @@ def volcano(
     name = p_column(
         table, [f"{p}_{test}"] if p != "auto" else [f"p_saddle_{test}", f"boot_p_{test}"], "epistasis table"
     )
-    x, p_values = effect(table, test, coding).to_numpy(), table[name].to_numpy(np.float64)
+    x, p_values = effect(table, test, coding).to_numpy(), numbers(table, name, p=True).to_numpy()
     drawn = np.isfinite(x) & ~np.isnan(p_values)
     lost = f"\n({np.sum(~drawn):,} not estimated)" if not drawn.all() else ""
     if not drawn.any():

@@ -81,8 +81,8 @@ class Influence:
     p_dropped: Floats
     """Two-sided normal p-value of the two, shape (L,)."""
     one_cell: NDArray[np.bool_]
-    """Whether one cell carries the interaction: significant at ``LEVEL`` with it and not without, or of another sign
-    without it and significant with or without, shape (L,)."""
+    """Whether one cell carries the interaction: significant with it, and without it not, or of another sign; shape
+    (L,)."""
 
 
 def influence_plainly(pairs: StatePairs, fits: StateFits) -> Influence:
@@ -92,7 +92,9 @@ def influence_plainly(pairs: StatePairs, fits: StateFits) -> Influence:
     return _judged(found, fits)
 
 
-def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
+def influence_of_pairs(
+    pairs: StatePairs, fits: StateFits, p: Floats | None = None, *, alpha: float = LEVEL
+) -> Influence:
     """Drop from every pair the cell that moves its interaction most.
 
     Parameters
@@ -100,7 +102,11 @@ def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
     pairs : StatePairs
         L of them; L may be 0.
     fits : StateFits
-        Their Poisson fits; made here if those given are negative binomial. Where I is not finite, nothing is computed.
+        Their Poisson fits. Where I is not finite, nothing is computed.
+    p : float64 array, shape (L,), optional
+        P-value of I with all cells, by default that of the sandwich.
+    alpha : float
+        Below, an interaction is significant.
 
     Returns
     -------
@@ -140,7 +146,7 @@ def influence_of_pairs(pairs: StatePairs, fits: StateFits) -> Influence:
         whole[regular] = part
     done[regular[outcome != _UNUSUAL]] = False
     _fill_plainly(found, pairs, fits, np.flatnonzero(done))
-    return _judged(found, fits)
+    return _judged(found, fits, p, alpha)
 
 
 Columns = tuple[Ints, Floats, Floats, Floats, Floats]
@@ -157,15 +163,15 @@ def _fitted(fits: StateFits) -> NDArray[np.bool_]:
     return finite
 
 
-def _judged(found: Columns, fits: StateFits) -> Influence:
+def _judged(found: Columns, fits: StateFits, p_before: Floats | None = None, alpha: float = LEVEL) -> Influence:
     """Add p-values and say which interactions one cell carries."""
     cell, cook, ratio, beta, se = found
     before = fits.beta[:, INTERACTION]
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_before, p = (2.0 * ndtr(-np.abs(b / s)) for b, s in ((before, robust_sd(fits)), (beta, se)))
+        robust, p = (2.0 * ndtr(-np.abs(b / s)) for b, s in ((before, robust_sd(fits)), (beta, se)))
         turned = before * beta < 0.0
-    counted, counts = p_before < LEVEL, p < LEVEL  # NaN is neither
-    one_cell = (cell >= 0) & ((counted & ~counts) | (turned & (counted | counts)))
+    counted, counts = (robust if p_before is None else p_before) < alpha, p < alpha  # NaN is neither
+    one_cell = (cell >= 0) & counted & (~counts | turned)
     return Influence(cell, cook, ratio, beta, se, p, one_cell)
 
 

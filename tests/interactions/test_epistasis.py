@@ -84,6 +84,9 @@ def test_epistasis__negative_binomial_equals_glm_nb(tiles_store, triples, oracle
     np.testing.assert_allclose(found["se_interaction"], r["se"], rtol=1e-5)
     np.testing.assert_allclose(found["theta_interaction"], r["theta"], rtol=1e-4)
     assert (found["n_resamples_interaction"] == 20).all()
+    plain = run(tiles_store, triples.iloc[rows], celltype="CD14+ Monocytes", p="saddle")
+    for name in ("cook_cell", "cook_ratio", "beta_dropped"):  # of the Poisson fit with either
+        np.testing.assert_array_equal(found[name], plain[name])
     assert found["boot_p_interaction"].between(0, 1).all()
 
 
@@ -153,17 +156,20 @@ def test_epistasis__swapping_the_enhancers_swaps_the_columns_and_nothing_else(st
     back = swapped.rename(columns=exchanged)[table.columns]
     exact = [c for c in table.columns if table[c].dtype == object or table[c].dtype.kind in "biu" or "fdr" in c]
     ladder = [c for c in table.columns if c.startswith(("boot_p", "n_re"))]
-    for column in {*exact, *ladder} - {c for c in table.columns if "fdr" in c and "saddle" in c} - {"cook_cell"}:
+    for column in {*exact, *ladder} - {c for c in table.columns if "fdr" in c and "saddle" in c}:
         np.testing.assert_array_equal(back[column], table[column], err_msg=column)
     for column in set(table.columns) - set(exact) - set(ladder):
-        np.testing.assert_allclose(back[column], table[column], rtol=2e-4, atol=2e-4, err_msg=column)
+        # Newton of a fit or saddle ends within 1e-8 of its limit, from wherever it comes
+        np.testing.assert_allclose(back[column], table[column], rtol=1e-6, atol=1e-7, err_msg=column)
 
 
 def test_epistasis__legacy_halves_11_and_nothing_else(store, some_pairs, table):
     legacy = run(store, some_pairs, expected=20, coding="legacy")
     halved = ["beta_11", "se_11", "boot_se_11"]
     np.testing.assert_array_equal(legacy[halved] * 2, table[halved])
-    pd.testing.assert_frame_equal(legacy.drop(columns=halved), table.drop(columns=halved), check_exact=True)
+    same = table.columns.difference([*halved, "coding"])
+    assert (legacy["coding"] == "legacy").all()
+    pd.testing.assert_frame_equal(legacy[same], table[same], check_exact=True)
 
 
 def test_epistasis__as_published_without_saddlepoints(store, some_pairs, table):
@@ -238,7 +244,7 @@ def test_epistasis__expected_counts(table):
 
 def test_epistasis__covariates_of_one_type_are_missing_in_the_other(store, some_pairs):
     """A dummy for each donor of the type: columns are those of all types, in the same place."""
-    found = run(store, some_pairs[:2], p="saddle", covariates="percent.mito,donor", warn=lambda _: None)
+    found = run(store, some_pairs[1:3], p="saddle", covariates="percent.mito,donor", warn=lambda _: None)
     names = [c for c in found.columns if c.startswith("joint_donor")]
     of_type = {t: rows[names].notna().any() for t, rows in found.groupby("celltype")}
     assert names

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import norm
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.interactions.layouts import as_glimmirs, as_published, from_published
+from enhancer_dask.interactions.layouts import as_glimmirs, as_published
+from enhancer_dask.report.columns import our_names
 
 
 @pytest.fixture
@@ -15,10 +16,18 @@ def published(shared):
 
 
 def test_as_published__gives_the_published_table_back(published):
-    ours = from_published(published)
+    ours = our_names(published)
     assert ours.columns.tolist()[3:8] == ["intercept_10", "beta_10", "p_10", "boot_p_10", "intercept_01"]
-    np.testing.assert_array_equal(ours["beta_01"], published["beta_estimate_01"])
-    pd.testing.assert_frame_equal(as_published(ours.assign(celltype="CD14-Mono", n_00=1)), published, check_exact=True)
+    legacy = ours.assign(celltype="CD14-Mono", n_00=1, coding="legacy")
+    pd.testing.assert_frame_equal(as_published(legacy), published, check_exact=True)
+    fixed = legacy.assign(beta_11=2.0 * legacy["beta_11"], coding="fixed")
+    pd.testing.assert_frame_equal(as_published(fixed), published, check_exact=True)
+
+
+@pytest.mark.parametrize("layout", [as_published, as_glimmirs])
+def test_layouts__have_no_column_for_cell_types(published, layout):
+    with pytest.raises(InputError, match="2 cell types, and this layout has no column for them"):
+        layout(our_names(published).assign(celltype=["A", *["B"] * 2_862], coding="legacy"))
 
 
 def test_as_glimmirs__has_its_columns_with_wald_p():

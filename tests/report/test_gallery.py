@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from enhancer_dask.cli import app
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.cells import cells_of_pair
-from enhancer_dask.io.tables import write_parquet
 from enhancer_dask.report.gallery import draw_all, parse_pair, unique_names
 from enhancer_dask.stats.states import TESTS
 from enhancer_dask.stores import MultiomeStore
@@ -114,9 +113,9 @@ def test_draw_all__draws_the_published_tables(shared, tmp_path):
 
 
 def test_draw_all__takes_the_coding_from_the_file(epistasis, tmp_path):
-    write_parquet(epistasis, tmp_path / "t.parquet", meta={"params": {"coding": "legacy"}})
-    draw_all(tmp_path / "told", epistasis=tmp_path / "t.parquet", celltype="A")
-    draw_all(tmp_path / "asked", epistasis=tmp_path / "t.parquet", celltype="A", table_coding="fixed")
+    epistasis.assign(coding="legacy").to_csv(tmp_path / "t.tsv.gz", sep="\t", index=False)
+    draw_all(tmp_path / "told", epistasis=tmp_path / "t.tsv.gz", celltype="A")
+    draw_all(tmp_path / "asked", epistasis=tmp_path / "t.tsv.gz", celltype="A", table_coding="fixed")
     mine = epistasis[epistasis["celltype"] == "A"]
     for folder, factor in (("told", 2.0), ("asked", 1.0)):
         above = (factor * mine["beta_11"] > mine["beta_10"] + mine["beta_01"]).sum()
