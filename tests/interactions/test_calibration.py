@@ -37,10 +37,9 @@ def test_epistasis__intervals_hold_the_truth(studied):
 def test_epistasis__finds_interactions_and_not_too_many(studied):
     truth, _, table = studied
     tested = table["status_interaction"] == "tested"
-    below, by_interval = (table.loc[tested, [f"p_{kind}_interaction" for kind in ("saddle", "interval")]] < 0.05).mean()
+    below = (table.loc[tested, "p_saddle_interaction"] < 0.05).mean()
     if truth == "multiplicative":
         assert 0.04 < below < 0.06
-        assert 0.04 < by_interval < 0.06
         assert (table.loc[tested, "p_interaction"] < 0.05).mean() > 0.1  # Wald
         assert not table["verdict"].str.startswith(("super", "sub")).mean() > 0.07
     if truth == "synergistic":
