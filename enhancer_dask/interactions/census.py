@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from enhancer_dask import chunks
-from enhancer_dask.clusters import ClientSource, client_or_threads
+from enhancer_dask.clusters import ClientSource
 from enhancer_dask.errors import InputError
-from enhancer_dask.interactions.rows import PairRows, cut, digest, pair_rows
-from enhancer_dask.io.files import remove_leftovers
+from enhancer_dask.interactions.rows import PairRows, counts_of, cut, digest, distinct_pairs, finish, pair_rows
 from enhancer_dask.io.tables import (
     ENHANCER_PAIR,
-    check_enhancer_pairs,
-    check_params,
     output_table,
-    read_enhancer_pairs,
-    read_meta,
 )
 from enhancer_dask.stats.states import STATES
 from enhancer_dask.stores import MultiomeStore, opened
@@ -156,28 +151,10 @@ def census(
         raise InputError(f"min_double is {min_double}; want 0 or more")
     if chunk_pairs is not None and chunk_pairs < 1:
         raise InputError(f"chunk_pairs is {chunk_pairs}; want 1 or more")
-    table = read_enhancer_pairs(pairs) if isinstance(pairs, str | Path) else check_enhancer_pairs(pairs, "pairs")
-    unique = table.drop_duplicates(ignore_index=True)
-    if len(unique) < len(table):
-        (warn or warnings.warn)(f"pairs: {len(table) - len(unique)} duplicate rows count once")
-    work = plan(
-        data,
-        pair_rows(data, unique, celltype),
-        min_double,
-        dict(settings or {}),
-        out.with_name(f"{out.name}.parts"),
-        chunk_pairs,
-    )
-    if overwrite:
-        chunks.discard(work, out)
-    if out.exists():
-        check_params(out, read_meta(out).get("params", {}), dict(work.params))
-        return pd.read_parquet(out)
-    remove_leftovers(out)
-    with client_or_threads(client) as running:
-        chunks.run(work, running, progress=progress)
-    chunks.merge(work, out, lambda part, _: _named(part, data))
-    return pd.read_parquet(out)
+    rows = pair_rows(data, distinct_pairs(pairs, warn), celltype)
+    work = plan(data, rows, min_double, dict(settings or {}), out.with_name(f"{out.name}.parts"), chunk_pairs)
+    merge = partial(chunks.merge, work, out, lambda part, _: _named(part, data))
+    return finish(work, out, merge, client=client, progress=progress, overwrite=overwrite)
 
 
 def plan(
@@ -211,12 +188,8 @@ def plan(
 def census_chunk(path: Path, fingerprint: str, rows: PairRows, min_double: int) -> pd.DataFrame:
     """One chunk on a worker. Names are rows of the store, so that a chunk without pairs has the same types."""
     store = opened(path, fingerprint)
-    genes, gene = np.unique(rows.gene, return_inverse=True)
-    peaks, place = np.unique(np.concatenate([rows.first, rows.second]), return_inverse=True)
-    first, second = np.split(place, 2)
-    table = census_block(
-        store.counts("rna", genes, rows.celltype), store.counts("atac", peaks, rows.celltype), gene, first, second
-    )
+    data = counts_of(store, rows)
+    table = census_block(data.rna, data.atac, data.gene, data.first, data.second)
     table.insert(0, "celltype", store.celltypes.index(rows.celltype))
     for column, values in zip(ENHANCER_PAIR, (rows.gene, rows.first, rows.second), strict=True):
         table.insert(table.columns.get_loc("n_00"), column, values)

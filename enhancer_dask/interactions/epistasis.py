@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,15 @@ import dask
 import numpy as np
 import pandas as pd
 
-from enhancer_dask import chunks
-from enhancer_dask.clusters import ClientSource, client_or_threads
+from enhancer_dask.clusters import ClientSource
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.contrasts import PUBLISHED_LADDER, Options
 from enhancer_dask.interactions.layouts import CODINGS, Coding
 from enhancer_dask.interactions.regressions import ENGINES, MODELS
-from enhancer_dask.interactions.rows import PairRows, pair_rows
+from enhancer_dask.interactions.rows import PairRows, distinct_pairs, finish, pair_rows
 from enhancer_dask.interactions.work import Request, plan, write_result
-from enhancer_dask.io.files import remove_leftovers
 from enhancer_dask.io.ingest import ingest
-from enhancer_dask.io.tables import check_enhancer_pairs, check_params, output_table, read_enhancer_pairs, read_meta
+from enhancer_dask.io.tables import output_table
 from enhancer_dask.links.covariates import check_covariates, parse_terms, read_covariates
 from enhancer_dask.links.pair_tests import P_VALUES, PValues, Regression
 from enhancer_dask.links.scent import n_below
@@ -158,25 +157,13 @@ def epistasis(
     data, out = MultiomeStore(Path(store).absolute()), output_table(out)
     options = Options(regression, coding, p, engine, seed, tuple(ladder), margin, level, expected)
     _check_options(options, chunk_pairs)
-    table = read_enhancer_pairs(pairs) if isinstance(pairs, str | Path) else check_enhancer_pairs(pairs, "pairs")
-    unique = table.drop_duplicates(ignore_index=True)
-    if len(unique) < len(table):
-        (warn or warnings.warn)(f"pairs: {len(table) - len(unique)} duplicate rows count once")
-    of_types = pair_rows(data, unique, celltype)
+    of_types = pair_rows(data, distinct_pairs(pairs, warn), celltype)
     terms = tuple(term for term, _, _ in parse_terms(covariates))
     names = _check_cells(data, of_types, terms, offset, warn or warnings.warn)
     request = Request(data.path, data.fingerprint, tuple(of_types), terms, names, offset, options)
     work = plan(request, out.with_name(f"{out.name}.parts"), chunk_pairs or _chunk_pairs(data, of_types))
-    if overwrite:
-        chunks.discard(work, out)
-    if out.exists():
-        check_params(out, read_meta(out).get("params", {}), dict(work.params))
-        return pd.read_parquet(out)
-    remove_leftovers(out)
-    with client_or_threads(client) as running:
-        chunks.run(work, running, progress=progress)
-    write_result(request, work, out)
-    return pd.read_parquet(out)
+    merge = partial(write_result, request, work, out)
+    return finish(work, out, merge, client=client, progress=progress, overwrite=overwrite)
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:

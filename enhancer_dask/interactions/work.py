@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from enhancer_dask import chunks
 from enhancer_dask.interactions.contrasts import Options, epistasis_block
-from enhancer_dask.interactions.rows import PairRows, cut, digest
+from enhancer_dask.interactions.rows import PairRows, counts_of, cut, digest
 from enhancer_dask.links.covariates import read_covariates, read_offset
 from enhancer_dask.stats.states import TESTS
 from enhancer_dask.stores import MultiomeStore, opened
@@ -75,13 +75,11 @@ class Block:
 def epistasis_chunk(block: Block) -> pd.DataFrame:
     """One chunk on a worker: rows of the store in, table out."""
     store, rows = opened(block.store, block.fingerprint), block.rows
-    genes, gene = np.unique(rows.gene, return_inverse=True)
-    peaks, place = np.unique(np.concatenate([rows.first, rows.second]), return_inverse=True)
-    first, second = np.split(place, 2)
+    data = counts_of(store, rows)
     covariates = read_covariates(store, rows.celltype, block.covariates)
     table = epistasis_block(
-        store.counts("rna", genes, rows.celltype), store.counts("atac", peaks, rows.celltype), gene, first, second,
-        covariates.values, covariates.names, celltype=rows.celltype, options=block.options,
+        data.rna, data.atac, data.gene, data.first, data.second, covariates.values, covariates.names,
+        celltype=rows.celltype, options=block.options,
         offset=None if block.offset is None else read_offset(store, rows.celltype, block.offset),
     )  # fmt: skip
     return _labelled(table, store, rows, block.names, block.options.coding)
