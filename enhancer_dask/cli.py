@@ -379,8 +379,10 @@ def demo(
         shown.add_row(row.celltype, *map(str, counts), f"{row.precision:.2f}", f"{row.recall:.2f}")
     console = Console()
     console.print(shown)
-    for label, path in (("links", result.links), ("candidates", result.pairs), ("store", result.store)):
-        console.print(f"{label:10} {path}", soft_wrap=True, highlight=False)
+    places = {"links": result.links, "epistasis": result.epistasis, "figures": Path(result.figures[0]).parent}
+    for label, path in {**places, "candidates": result.pairs, "store": result.store}.items():
+        if path is not None:  # another seed may leave no enhancer pairs
+            console.print(f"{label:10} {path}", soft_wrap=True, highlight=False)
     console.print(f"{'truth':10} {out / 'input' / 'truth.tsv'}", soft_wrap=True, highlight=False)
     console.print(f"again:     enhancer-dask run {out / 'run.yaml'}", soft_wrap=True, highlight=False)
 

@@ -55,7 +55,8 @@ class SumAndBoth:
     @property
     def total(self) -> Floats:
         """10 + 01: what 11 would be if the enhancers multiplied."""
-        return self.first + self.second
+        with np.errstate(invalid="ignore"):  # of two infinities: not estimated
+            return self.first + self.second
 
     @property
     def estimated(self) -> NDArray[np.bool_]:
@@ -75,7 +76,7 @@ class SumAndBoth:
     @property
     def median_difference(self) -> float:
         """Median of both less the sum, of pairs with estimates."""
-        return float(np.median((self.both - self.total)[self.estimated]))
+        return float(np.median(self.both[self.estimated] - self.total[self.estimated]))
 
 
 def sum_and_both(table: pd.DataFrame, coding: Coding = "fixed", table_coding: Coding | None = None) -> SumAndBoth:
