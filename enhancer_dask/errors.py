@@ -34,3 +34,9 @@ class ChunkError(EnhancerDaskError):
     """Some chunks failed; the others are finished and kept."""
 
     exit_code = 5
+
+
+class ClusterError(EnhancerDaskError):
+    """Workers cannot be had, or they are not like the driver (other package versions)."""
+
+    exit_code = 6

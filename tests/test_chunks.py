@@ -165,7 +165,7 @@ def test_run__parts_without_a_manifest_are_not_trusted(client, tmp_path):
 
 
 def test_merge__joins_small_parts_into_large_row_groups(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "ROW_GROUP", 8)
+    monkeypatch.setattr(chunks.work, "ROW_GROUP", 8)
     work = make(tmp_path, 21)
     chunks.run(work, client, progress=False)
     table = merged(work, tmp_path / "out.parquet")

@@ -68,6 +68,12 @@ class Work:
     """How the work is cut; changes no result, yet parts of different cuts cannot be mixed."""
     folder: Path
     """Where manifest and parts are."""
+    split: Callable[[tuple[Any, ...], int], list[tuple[Any, ...]]] | None = None
+    """Cuts the arguments of a chunk into at most so many pieces whose tables, one after the other, are the chunk's.
+
+    A pure function: the same pieces for the same number. None if a chunk cannot be cut."""
+    nbytes: Callable[[tuple[Any, ...]], int] | None = None
+    """Memory that the task takes with these arguments at its peak, bytes, beyond what the process takes anyway."""
 
     @property
     def manifest(self) -> dict[str, Any]:
