@@ -33,6 +33,7 @@ from enhancer_dask.io.ingest import ingest
 from enhancer_dask.io.tables import write_parquet
 from enhancer_dask.links.candidates import candidates
 from enhancer_dask.simulate.multiome import simulate_multiome, write_simulation
+from enhancer_dask.stats.bootstrap import up_to
 
 
 def start(n_workers: int) -> LocalCluster:
@@ -52,7 +53,7 @@ def efficiency(folder: Path, n_genes: int, repeats: int) -> dict[str, Any]:
     store, pairs = prepare(folder, n_genes)
 
     def call(client: Client | None = None, n: int | None = None) -> None:
-        ed.scent(store, pairs[:n], p="ladder", chunk_pairs=32, client=client, progress=False)
+        ed.scent(store, pairs[:n], p="both", ladder=up_to(2_500), chunk_pairs=32, client=client, progress=False)
 
     counts = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]
     seconds = dict.fromkeys(counts, float("inf"))
@@ -106,7 +107,7 @@ def main() -> None:
     sizes = args.chunks or ([500, 2_000] if args.quick else [10_000, 100_000])
     with tempfile.TemporaryDirectory(prefix="scaling-") as scratch:
         out = {"bench": "scaling", "quick": args.quick, "cores": os.cpu_count()}
-        out |= efficiency(Path(scratch), 20 if args.quick else 200, 1 if args.quick else args.repeats)
+        out |= efficiency(Path(scratch), 10 if args.quick else 60, 1 if args.quick else args.repeats)
         out |= overhead(Path(scratch), sizes)
     print(json.dumps(out), flush=True)
 

@@ -33,7 +33,8 @@ WAKE_S = 1.0  # the longest time that new workers wait for chunks
 JOURNAL_EVERY_S = 2.0
 TROUBLE_EVERY_S = 3.0
 # pieces in flight per thread: two, so that no worker waits for the driver; more of short ones
-FEWEST_AHEAD, MOST_AHEAD, AHEAD_S = 2, 16, 0.1
+FEWEST_AHEAD, MOST_AHEAD, AHEAD_S = 2, 16, 0.5
+BATCHES = 4  # a window is filled in; a message to the scheduler costs as much as many chunks in it
 
 
 class _Piece(NamedTuple):
@@ -167,8 +168,10 @@ class _Run:
 
     def _submit(self) -> None:
         """Fill the window, with one message to the scheduler."""
-        batch = list(islice(self._ordinary(), max(0, self.window - len(self.flying))))
-        if not batch:  # one per worker, when nothing else runs: what kills a worker takes what waits there with it
+        window = self.window
+        room = window - len(self.flying)
+        batch = list(islice(self._ordinary(), room)) if room >= max(1, window // BATCHES) else []
+        if not batch:  # one per worker, when little else runs: what kills a worker takes what waits there with it
             room = max(1, self.journal.n_workers) - len(self.flying)
             batch = list(islice(self._wanted(self.suspects), max(0, room)))
         if not batch:
