@@ -213,7 +213,7 @@ def test_run__when_all_chunks_failed_other_parameters_may_follow(client, tmp_pat
     with pytest.raises(ChunkError, match=r"3 of 3 chunks failed\. First: chunk 0"):
         chunks.run(work, client, retries=0, progress=False)
     assert sorted(read_journal(work.folder).failed) == [0, 1, 2]
-    assert chunks.run(make(tmp_path, 5), client, progress=False).n_computed == 5
+    assert chunks.run(make(tmp_path, 2), client, progress=False).n_computed == 2
 
 
 def test_run__journal_after_a_driver_that_was_killed(tmp_path, monkeypatch):

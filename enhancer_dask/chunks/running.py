@@ -261,12 +261,18 @@ class _Run:
             self.journal.failed.pop(piece.chunk, None)
 
     def _again(self, piece: _Piece, *, smaller: bool) -> None:
-        cut = self.cutter.cut(piece.chunk, at_least=AFTER_KILL * piece.of if smaller else piece.of)
-        queue = self.suspects if smaller else self.queue
-        if smaller and len(cut) > piece.of:
-            queue.extend(self._begin(piece.chunk, cut, {}))
+        """Try a piece again; one that killed its worker later, and in smaller pieces if it can be cut."""
+        if not smaller:
+            self.queue.append((piece, self._args(piece)))
+            return
+        cut = self.cutter.cut(piece.chunk, at_least=AFTER_KILL * piece.of)
+        if len(cut) > piece.of:
+            self.suspects.extend(self._begin(piece.chunk, cut, {}))
         else:
-            queue.append((piece, self.work.pieces(piece.chunk, piece.of)[piece.number - 1]))
+            self.suspects.append((piece, self._args(piece)))
+
+    def _args(self, piece: _Piece) -> Args:
+        return self.work.pieces(piece.chunk, piece.of)[piece.number - 1]
 
     @property
     def _n_left(self) -> int:
@@ -285,7 +291,10 @@ class _Run:
         now = time.monotonic()
         if now >= self.next_wake:
             self._check_scheduler()
-            threads = self.client.nthreads()
+            try:
+                threads = self.client.nthreads()
+            except OSError as err:
+                raise self._gone() from err
             self.journal.n_workers, self.journal.n_threads = len(threads), sum(threads.values())
             self.cutter.look()
             capacity.tell_demand(self.client, self._n_left)
@@ -300,11 +309,14 @@ class _Run:
 
     def _check_scheduler(self, reason: str | None = None) -> None:
         if self.client.status != "running" or reason == "scheduler-connection-lost":
-            scheduler: Any = self.client.scheduler
-            raise ClusterError(
-                f"{self.work.stage}: the scheduler at {scheduler.address} is gone; what is finished is "
-                "kept, the same command goes on"
-            )
+            raise self._gone()
+
+    def _gone(self) -> ClusterError:
+        scheduler: Any = self.client.scheduler
+        return ClusterError(
+            f"{self.work.stage}: the scheduler at {scheduler.address} is gone; what is finished is kept, the same "
+            "command goes on"
+        )
 
     def _write_journal(self) -> None:
         self.journal.n_running, self.journal.errors = len(self.open), self.failures.last
@@ -315,7 +327,8 @@ class _Run:
     def _end(self, state: Any, message: str, show: Shown) -> None:
         """Leave nothing in flight, and tell how it ended."""
         if self.flying and self.client.status == "running":
-            self.client.cancel([future for future, _ in self.flying.values()], force=True)
+            with suppress(OSError):  # a scheduler that goes right now is no news
+                self.client.cancel([future for future, _ in self.flying.values()], force=True)
         self.flying.clear()
         self.open.clear()
         capacity.tell_demand(self.client, None)
