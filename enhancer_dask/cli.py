@@ -64,7 +64,7 @@ def _cluster(profile: str, config: Path | None) -> Callable[[], AbstractContextM
     from enhancer_dask.clusters import cluster, read_profile
 
     read_profile(profile, config)
-    return lambda: cluster(profile, config)
+    return lambda: cluster(profile, config=config)
 
 
 @app.command()
