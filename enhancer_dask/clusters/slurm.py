@@ -207,7 +207,8 @@ def job_options(profile: SlurmProfile) -> dict[str, Any]:
     extra = ["--worker-class", f"{JobWorker.__module__}.{JobWorker.__qualname__}", "--no-dashboard"]
     prologue = [f"export {variable}={_threads(profile)}" for variable in THREAD_VARIABLES]
     if profile.walltime_s is not None:
-        stagger = profile.margin_s / 4
+        # not all at once, and yet long enough to be worth the start
+        stagger = min(profile.margin_s / 4, (profile.walltime_s - profile.margin_s) / 8)
         lifetime = profile.walltime_s - profile.margin_s - stagger
         extra += ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
         prologue += [f"export {JOB_START}=$(date +%s)", f"export {MARGIN}={profile.margin_s:.0f}"]
