@@ -141,9 +141,10 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         async with self._keeping:
             jobs = dict(self.workers)  # as they were before the question: a job submitted later is not in the answer
             try:
-                self._look(jobs, await queue.ask())
-            except queue.CommandError:
-                return  # the controller is away; what we knew stands
+                states = await queue.ask()
+            except queue.CommandError:  # the controller is away; what we knew stands
+                jobs, states = {key: job for key, job in jobs.items() if job.refusal}, {}
+            self._look(jobs, states)
             over = [key for key, job in jobs.items() if job.over]
             if over and self.status == Status.running and time.monotonic() >= self._not_before:
                 await self._replace(over)
@@ -193,6 +194,7 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 
     async def _close(self) -> None:
         if self.status in (Status.running, Status.failed):
+            self.periodic_callbacks["keeper"].stop()
             async with self._keeping, self._lock:  # a submission under way ends first
                 jobs = [job for job in self.workers.values() if job.job_id and not job.over]
                 self.worker_spec.clear()
