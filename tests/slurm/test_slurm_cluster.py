@@ -83,7 +83,8 @@ def test_scancel__is_answered_by_another_job(slurm, profile):
         client.wait_for_workers(2, timeout=60)
         before = job_of(client)
         slurm.run("scancel", min(before))
-        wait_until(lambda: len(job_of(client) - before) == 1 and len(client.nthreads()) == 2, 60, "a new job")
+        wait_until(lambda: len(set(slurm.jobs("R")) - before) == 1, 60, "a new job")
+        wait_until(lambda: len(client.nthreads()) == 2, 60, "its worker")
 
 
 @pytest.fixture
