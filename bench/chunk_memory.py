@@ -109,7 +109,7 @@ def work_of(
     if options.get("ladder") == ():
         options = {**options, "ladder": up_to(100)}
     if stage == "scent":
-        settings = pair_tests.Options(**{"ladder": up_to(500), **options})
+        settings = pair_tests.Options(**{"ladder": up_to(100), **options})
         order = np.lexsort((peak, gene))
         request = links.Request(
             path, data.fingerprint, (celltype,), gene[order], peak[order], terms, None, settings
@@ -118,7 +118,7 @@ def work_of(
     rows = PairRows(celltype, np.sort(gene), peak, (peak + 1) % N_PEAKS)
     if stage == "census":
         return census.plan(data, [rows], 0, {}, Path("none"), n_pairs)
-    state_settings = contrasts.Options(**{"ladder": up_to(500), **options})
+    state_settings = contrasts.Options(**{"ladder": up_to(100), **options})
     request_of_states = interactions.Request(
         path, data.fingerprint, (rows,), terms, terms, None, state_settings
     )  # fmt: skip
