@@ -14,7 +14,7 @@ from enhancer_dask.interactions.contrasts import Options as StateOptions
 from enhancer_dask.interactions.memory import census_bytes, epistasis_bytes
 from enhancer_dask.interactions.rows import PairRows
 from enhancer_dask.links import work as links_work
-from enhancer_dask.links.memory import Cells, certificate_bytes, scent_bytes
+from enhancer_dask.links.memory import Cells, scent_bytes
 from enhancer_dask.links.pair_tests import Options
 from enhancer_dask.stats.bootstrap import up_to
 from enhancer_dask.stores import MultiomeStore
@@ -118,4 +118,3 @@ def test_bytes__grow_with_what_takes_memory():
     assert epistasis_bytes(rows.some(half), cells, states) < epistasis_bytes(rows, cells, states)
     assert epistasis_bytes(rows, cells, replace(states, expected=20_000)) > epistasis_bytes(rows, cells, states)
     assert census_bytes(rows.some(slice(None, 16)), cells) <= census_bytes(rows, cells)
-    assert certificate_bytes(gene, peak, cells, 10) < certificate_bytes(gene, peak, cells, 5_000)
