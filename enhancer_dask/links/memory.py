@@ -115,5 +115,5 @@ def moments_bytes(n_genes: int, n_listed: int, n: int, n_slopes: int) -> int:
     tiles = LANES * n * (4 + FLOAT) + LANES * n * (FLOAT + 4)  # of resamples; basis, in both precisions
     n_thetas = shared_sums.POINTS_PER_AXIS.get(n_slopes, 0) ** n_slopes
     shared = n_slopes in shared_sums.POINTS_PER_AXIS and n * n_thetas <= shared_sums.MOST_NUMBERS
-    making = 2 * (n_thetas + LANES) * n * FLOAT if shared else 0  # of the basis: a grid of functions, twice
+    making = (n_thetas + 2 * LANES) * n * FLOAT if shared else 0  # of the basis: a grid of functions, rows and a copy
     return of_genes + listed + max(features + tiles, making)
