@@ -61,7 +61,12 @@ GRID: list[tuple[str, str, int, int, int, dict[str, Any]]] = [
     ("census", "large", 4_096, 100, 0, {}),
     ("census", "large", 4_096, 10, 0, {}),
 ]
-QUICK = [next(case for case in GRID if case[0] == stage) for stage in ("scent", "epistasis", "census")]
+QUICK = [
+    case
+    for case in GRID
+    if case[1:3] in (("middle", 4_096), ("middle", 1_600), ("large", 4_096))
+    and case[3] == (10 if case[0] == "census" else 16)
+]
 
 
 def make_store(folder: Path, seed: int = 0) -> Path:
