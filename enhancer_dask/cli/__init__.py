@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from enhancer_dask._version import __version__
-from enhancer_dask.cli import links, pairs, runs
+from enhancer_dask.cli import clusters, links, pairs, progress, runs
 from enhancer_dask.cli.options import say
+from enhancer_dask.cli.signals import Interrupted, outlive_readers, raise_on_signals
 from enhancer_dask.errors import EnhancerDaskError
 
 app = typer.Typer(
@@ -36,30 +36,23 @@ def _main(
 
 # in the order of the help
 for _command in (links.ingest, links.candidates, links.scent, pairs.pairs, pairs.epistasis, pairs.figures,
-                 runs.run, runs.demo):  # fmt: skip
+                 runs.run, runs.demo, progress.status, progress.retry):  # fmt: skip
     app.command()(_command)
-
-
-class _Interrupted(BaseException):
-    """Ctrl-C or SIGTERM, under a name that no library catches on the way out."""
-
-
-def _interrupt(*_: object) -> None:
-    raise _Interrupted
+app.add_typer(clusters.app, name="cluster")
 
 
 def main() -> None:
     """Entry point: errors of ours become one line and an exit code, an interruption a friendly word."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    outlive_readers()
+    raise_on_signals()
     try:
         app()
     except EnhancerDaskError as err:
         say(f"error: {err}")
         sys.exit(err.exit_code)
-    except _Interrupted:
-        say("interrupted; what is finished is kept, the same command again does the rest")
-        sys.exit(130)
+    except Interrupted as stop:
+        say(f"interrupted ({stop.name}); what is finished is kept, the same command again does the rest")
+        sys.exit(stop.exit_code)
     except OSError as err:
         say(f"error: {err.filename or 'system'}: {err.strerror or err}")
         sys.exit(1)

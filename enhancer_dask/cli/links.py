@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from enhancer_dask.cli.options import (
+    Adapt,
     ClusterFile,
     Overwrite,
     Profile,
     ShowProgress,
+    Store,
     Tsv,
     cluster_source,
     print_result,
@@ -43,7 +45,7 @@ def ingest(
 
 
 def candidates(
-    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    store: Store,
     out: Annotated[Path, typer.Option(help="Table of pairs to write (.parquet); BED files go beside it.")],
     window: Annotated[int, typer.Option(help="Extension of the gene body on each side, bp.")] = 500_000,
     anchor: Annotated[
@@ -76,7 +78,7 @@ def candidates(
 
 
 def scent(
-    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    store: Store,
     pairs: Annotated[Path, typer.Option(help="Table with columns gene, peak (csv, tsv, parquet).")],
     out: Annotated[Path, typer.Option(help="Table of links to write (.parquet).")],
     celltype: Annotated[list[str] | None, typer.Option(help="Cell type; may be repeated.")] = None,
@@ -111,6 +113,7 @@ def scent(
     ] = None,
     profile: Profile = "local",
     cluster: ClusterFile = None,
+    adapt: Adapt = None,
     tsv: Tsv = False,
     progress: ShowProgress = True,
     overwrite: Overwrite = False,
@@ -118,7 +121,7 @@ def scent(
     """Poisson links between genes and peaks with bootstrap p-values. Running it again finishes what is missing."""
     if every == bool(celltype):
         raise InputError("name cell types with --celltype, or give --all (one of the two)")
-    client = cluster_source(profile, cluster)
+    client = cluster_source(profile, cluster, adapt)
     from enhancer_dask.io.tables import write_tsv
     from enhancer_dask.links.scent import scent as run_scent
     from enhancer_dask.links.scent import summary

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from enhancer_dask.cli.options import (
+    Adapt,
     ClusterFile,
     Overwrite,
     Profile,
     ShowProgress,
+    Store,
     Tsv,
     cluster_source,
     print_result,
@@ -30,7 +32,7 @@ def pairs(
     every: Annotated[
         bool, typer.Option("--all", help="Pair all links of a gene, for instance candidates, whatever their p-value.")
     ] = False,
-    store: Annotated[Path | None, typer.Option(help="Multiome store (.zarr) to count the pairs' cells in.")] = None,
+    store: Annotated[str | None, typer.Option(help="Multiome store (.zarr) to count the pairs' cells in.")] = None,
     celltype: Annotated[
         list[str] | None,
         typer.Option(help="Cell type to count in; may be repeated [default: those of the links, or all]."),
@@ -40,6 +42,7 @@ def pairs(
     ] = 0,
     profile: Profile = "local",
     cluster: ClusterFile = None,
+    adapt: Adapt = None,
     tsv: Tsv = False,
     progress: ShowProgress = True,
     overwrite: Overwrite = False,
@@ -47,7 +50,7 @@ def pairs(
     """Pair the significant peaks of each gene, and count the cells in which none, one or both are open."""
     if store is None and (celltype or min_double):
         raise InputError("cells are counted in a store: give --store with --celltype and --min-double")
-    client = cluster_source(profile, cluster)
+    client = cluster_source(profile, cluster, adapt)
     from enhancer_dask.interactions.census import census
     from enhancer_dask.interactions.pairs import pair_up, significant_links, write_enhancer_pairs
     from enhancer_dask.io.tables import write_tsv
@@ -73,7 +76,7 @@ def pairs(
 
 
 def epistasis(
-    store: Annotated[Path, typer.Argument(help="Multiome store (.zarr).")],
+    store: Store,
     pairs: Annotated[Path, typer.Option(help="Table with columns gene, enhancer_1, enhancer_2 [, celltype].")],
     out: Annotated[Path, typer.Option(help="Table of contrasts and interactions to write (.parquet).")],
     celltype: Annotated[list[str] | None, typer.Option(help="Cell type; may be repeated.")] = None,
@@ -107,6 +110,7 @@ def epistasis(
     layout: Annotated[str, typer.Option(help="Columns of the .tsv.gz: ours, published or glimmirs.")] = "ours",
     profile: Profile = "local",
     cluster: ClusterFile = None,
+    adapt: Adapt = None,
     tsv: Tsv = False,
     progress: ShowProgress = True,
     overwrite: Overwrite = False,
@@ -114,7 +118,7 @@ def epistasis(
     """Do two enhancers of a gene add up, multiply or interact? Running it again finishes what is missing."""
     if every == bool(celltype):
         raise InputError("name cell types with --celltype, or give --all (one of the two)")
-    client = cluster_source(profile, cluster)
+    client = cluster_source(profile, cluster, adapt)
     from enhancer_dask.interactions.contrasts import LADDERS
     from enhancer_dask.interactions.epistasis import epistasis as run_epistasis
     from enhancer_dask.interactions.epistasis import summary
@@ -143,7 +147,7 @@ def figures(
     out: Annotated[Path, typer.Option(help="Folder for the figures, PNG and SVG.")],
     links: Annotated[Path | None, typer.Option(help="Table of links, ours or SCENT's.")] = None,
     epistasis: Annotated[Path | None, typer.Option(help="Table of enhancer pairs, ours or as published.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Multiome store: draws the cells of a pair.")] = None,
+    store: Annotated[str | None, typer.Option(help="Multiome store: draws the cells of a pair.")] = None,
     celltype: Annotated[str | None, typer.Option(help="Only this cell type.")] = None,
     pair: Annotated[
         str | None, typer.Option(metavar="GENE,E1,E2", help="Pair whose cells are drawn [default: least p of I].")

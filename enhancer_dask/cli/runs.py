@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from enhancer_dask.cli.options import (
+    Adapt,
     ClusterFile,
     Overwrite,
     Profile,
@@ -22,11 +23,12 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What goes in and with which settings.")],
     profile: Profile = "local",
     cluster: ClusterFile = None,
+    adapt: Adapt = None,
     progress: ShowProgress = True,
     overwrite: Overwrite = False,
 ) -> None:
     """Ingest, candidates, SCENT, enhancer pairs, epistasis, figures; what is there and valid is skipped."""
-    client = cluster_source(profile, cluster)
+    client = cluster_source(profile, cluster, adapt)
     from enhancer_dask.config import load_config
     from enhancer_dask.pipeline import run as run_pipeline
 
@@ -40,10 +42,11 @@ def demo(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     profile: Profile = "local",
     cluster: ClusterFile = None,
+    adapt: Adapt = None,
     progress: ShowProgress = True,
 ) -> None:
     """Simulate a multiome with known links, run everything, compare with the truth."""
-    client = cluster_source(profile, cluster)
+    client = cluster_source(profile, cluster, adapt)
     from rich.console import Console
     from rich.table import Table
 
