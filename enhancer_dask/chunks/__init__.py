@@ -5,8 +5,6 @@ so a part that exists is whole. The manifest beside the parts says with which pa
 holds a window of chunks in flight and one byte per chunk, however many chunks there are.
 """
 
-from enhancer_dask.chunks.journal import only_failed as only_failed
-from enhancer_dask.chunks.journal import recorded as recorded
 from enhancer_dask.chunks.work import MANIFEST as MANIFEST
 from enhancer_dask.chunks.work import RunSummary as RunSummary
 from enhancer_dask.chunks.work import Work as Work

@@ -6,9 +6,6 @@ The parts are the truth; the journal adds what they cannot tell: what runs, what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,32 +66,6 @@ class Journal:
     """Arguments of ``enhancer-dask`` that started this; empty if it was started from Python."""
     folder: str = ""
     """Current folder of that command."""
-
-
-COMMAND: ContextVar[tuple[list[str], str]] = ContextVar("COMMAND", default=([], ""))
-"""Command and folder that the journals of this context record."""
-ONLY_FAILED: ContextVar[bool] = ContextVar("ONLY_FAILED", default=False)
-"""Whether only chunks that the journal lists as failed are computed."""
-
-
-@contextmanager
-def recorded(command: list[str], folder: str) -> Iterator[None]:
-    """Note in the journals with which arguments of ``enhancer-dask`` the work was started, and where."""
-    token = COMMAND.set((command, folder))
-    try:
-        yield
-    finally:
-        COMMAND.reset(token)
-
-
-@contextmanager
-def only_failed() -> Iterator[None]:
-    """Compute only chunks that failed before."""
-    token = ONLY_FAILED.set(True)
-    try:
-        yield
-    finally:
-        ONLY_FAILED.reset(token)
 
 
 def write_journal(folder: Path, journal: Journal) -> None:
