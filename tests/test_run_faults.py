@@ -155,7 +155,9 @@ def test_run__scheduler_that_is_gone_is_said(tmp_path):
                 scheduler.kill()
 
             threading.Thread(target=kill, daemon=True).start()
-            with pytest.raises(ClusterError, match=r"test: the scheduler at tcp://\S+ is gone; what is finished is kept"):
+            with pytest.raises(
+                ClusterError, match=r"test: the scheduler at tcp://\S+ is gone; what is finished is kept"
+            ):
                 chunks.run(work, client, progress=False)
     finally:
         for process in filter(None, (scheduler, worker)):

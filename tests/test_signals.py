@@ -69,7 +69,9 @@ def test_signals__nobody_listens(workplace, redirection):
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.join([*COMMAND, *QUICK])} {redirection}"], cwd=workplace, timeout=240
     )
-    assert (done.returncode != 0) == ("full" in redirection)  # a result that cannot be written is an error, a message is not
+    assert (done.returncode != 0) == (
+        "full" in redirection
+    )  # a result that cannot be written is an error, a message is not
     assert len(pd.read_parquet(workplace / "links.parquet")) > 0
 
 
