@@ -22,18 +22,6 @@ from enhancer_dask.status import n_parts, run_status
 
 MANY = ["scent", "good.zarr", "--pairs", "pairs.parquet", "--out", "links.parquet", "--all"]
 MANY += ["--p", "saddle", "--chunk-pairs", "2"]
-    "scent",
-    "good.zarr",
-    "--pairs",
-    "pairs.parquet",
-    "--out",
-    "links.parquet",
-    "--all",
-    "--p",
-    "saddle",
-    "--chunk-pairs",
-    "2",
-]
 
 
 def status(folder, run):
