@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, default_client
 
-from enhancer_dask.clusters import client_or_threads, cluster, read_profile
-from enhancer_dask.errors import InputError
+from enhancer_dask.clusters import client_or_threads, cluster, kept_open, read_profile
+from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
+from enhancer_dask.clusters.check import _problems, check
+from enhancer_dask.clusters.nodes import gpus, versions
+from enhancer_dask.errors import ClusterError, InputError
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_read_profile__the_file_we_ship():
 
 
 def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config):
-    with cluster("local", config("local:\n  n_workers: 2\n  memory_limit: 1GiB\n")) as client:
+    with cluster("local", config=config("local:\n  n_workers: 2\n  memory_limit: 1GiB\n")) as client:
         assert list(client.nthreads().values()) == [1, 1]
         threads = client.run(lambda: [os.environ[v] for v in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")])
         assert set(map(tuple, threads.values())) == {("1", "1")}
@@ -68,7 +75,7 @@ def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config)
 def test_cluster__connects_to_a_running_scheduler(config):
     with (
         LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running,
-        cluster("there", config(f"there:\n  scheduler: {running.scheduler_address}\n")) as client,
+        cluster("there", config=config(f"there:\n  scheduler: {running.scheduler_address}\n")) as client,
     ):
         assert client.submit(sum, [1, 2]).result() == 3
 
@@ -85,16 +92,111 @@ def test_client_or_threads__takes_what_there_is():
             assert opened is not own
 
 
+def test_kept_open__opens_once_for_all_stages_and_only_if_there_is_work():
+    opened = []
+
+    @contextmanager
+    def source():
+        with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running, Client(running) as client:
+            opened.append(client)
+            yield client
+
+    with kept_open(source):
+        pass
+    assert opened == []
+    with kept_open(source) as kept:
+        with client_or_threads(kept) as first:
+            assert first.submit(sum, [1, 2]).result() == 3
+        with client_or_threads(kept) as second:
+            assert second.submit(sum, [1, 2]).result() == 3
+    assert opened == [first] == [second]
+    assert first.status == "closed"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("local:\n  memory_limit: lots\n", "profile 'local': the workers cannot be started"),
+        ("local:\n  memory_limit: lots\n", "profile 'local': key 'memory_limit': want a size like 4GB"),
         ("local:\n  n_workers: 1\n  dashboard_address: xyz\n", "profile 'local': the workers cannot be started"),
         ("local:\n  scheduler: foo\n", "profile 'local': no scheduler answers at foo"),
     ],
 )
 def test_cluster__that_cannot_start_is_named(config, text, message):
-    with pytest.raises(InputError, match=message), cluster("local", config(text)):
+    with pytest.raises(InputError, match=message), cluster("local", config=config(text)):
         raise AssertionError("not reached")
     with pytest.raises(ValueError, match="No clients found"):  # nothing broken is left for others to find
         default_client()
+
+
+def test_cluster__of_this_machine_follows_the_chunks_that_are_left(config):
+    path = config("local:\n  memory_limit: 1GiB\n")
+    with cluster("local", adapt=(0, 2), config=path) as client:
+        assert client.nthreads() == {}
+        tell_demand(client, 5)
+        client.wait_for_workers(2, timeout=60)
+        assert 0 < chunk_bytes(client) < 2**30
+        assert chunk_seconds(client) is None
+        assert trouble(client) is None
+        client.cluster.scale(1)  # ends adapt
+        deadline = time.monotonic() + 30
+        while len(client.nthreads()) != 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(client.nthreads()) == 1
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_cluster__cannot_adapt_what_others_started(config):
+    path = config("there:\n  scheduler: tcp://127.0.0.1:1\n")
+    with (
+        pytest.raises(InputError, match="profile 'there': adapt wants jobs or workers of ours"),
+        cluster("there", adapt=(0, 1), config=path),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_cluster__where_there_is_no_slurm(config, tmp_path, monkeypatch):
+    path = config(f"slurm:\n  kind: slurm\n  memory: 1GB\n  interface: lo\n  log_directory: {tmp_path / 'logs'}\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(ClusterError, match="profile 'slurm': SLURM refuses the jobs: sbatch: cannot be started here"),
+        cluster("slurm", config=path),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_check__of_this_machine(config, tmp_path):
+    said = []
+    found = check("local", config("local:\n  memory_limit: 1GiB\n"), say=said.append)
+    assert found["versions"] == versions()
+    assert found["memory_limit"] == 2**30
+    assert found["sees_driver_folder"]
+    assert "memory: 1.00 GiB of the worker" in "\n".join(said)
+
+
+def test_problems__are_named_together():
+    found = {
+        "versions": versions() | {"numpy": "1.0"},
+        "scratch": {"folder": "/scratch", "free": 0, "error": "no space"},
+        "gpus": [],
+    }
+    problems = _problems(found, wants_gpus=True)
+    assert [problem.split()[0] for problem in problems] == ["numpy", "nothing", "it"]
+    assert len(_problems(found, wants_gpus=False)) == 2
+
+
+def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert gpus() == ["NVIDIA H200, 143771 MiB"]
+
+
+def test_clusters__leave_ctrl_c_alone_and_can_be_imported_from_a_thread():
+    code = (
+        "import signal, threading\n"
+        "thread = threading.Thread(target=lambda: print(__import__('enhancer_dask.clusters').__name__))\n"
+        "thread.start(); thread.join()\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "enhancer_dask\n"), done.stderr
