@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -104,3 +105,13 @@ def client():
         Client(cluster, set_as_default=False) as connected,  # a test that wants it names it
     ):
         yield connected
+
+
+@pytest.fixture
+def workplace(tmp_path, store, pairs, simulated):
+    """A folder with everything good in it, to spoil one thing at a time."""
+    shutil.copytree(store, tmp_path / "good.zarr")
+    shutil.copy(pairs, tmp_path / "pairs.parquet")
+    for path in simulated.values():
+        shutil.copy(path, tmp_path)
+    return tmp_path

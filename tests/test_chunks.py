@@ -65,17 +65,18 @@ def test_run__computes_each_chunk_once_and_merges_in_order(client, tmp_path):
 
 
 def test_run__keeps_a_window_of_chunks_in_flight(client, tmp_path, monkeypatch):
-    work, flying = make(tmp_path, 200), []
-    submit = client.submit
+    work, flying, submitted = make(tmp_path, 200), [], []
+    submit = client.map
 
-    def counting(*args, **kwargs):
-        # submitted before and this one, less those that are finished for certain
-        flying.append(len(flying) + 1 - len(list(work.folder.glob("part-*"))))
-        return submit(*args, **kwargs)
+    def counting(execute, jobs, *args, **kwargs):
+        # submitted before and now, less those that are finished for certain
+        submitted.extend(jobs)
+        flying.append(len(submitted) - len(list(work.folder.glob("part-*"))))
+        return submit(execute, jobs, *args, **kwargs)
 
-    monkeypatch.setattr(client, "submit", counting)
+    monkeypatch.setattr(client, "map", counting)
     chunks.run(work, client, window=5, progress=False)
-    assert len(flying) == 200
+    assert len(submitted) == 200
     assert max(flying) <= 5
 
 
@@ -146,8 +147,8 @@ def full_disk(index):
 
 def test_run__stops_when_the_disk_is_full(client, tmp_path, monkeypatch):
     submitted = []
-    submit = client.submit
-    monkeypatch.setattr(client, "submit", lambda *a, **k: (submitted.append(1), submit(*a, **k))[1])
+    submit = client.map
+    monkeypatch.setattr(client, "map", lambda f, jobs, *a, **k: (submitted.extend(jobs), submit(f, jobs, *a, **k))[1])
     with pytest.raises(
         ChunkError, match="stopped after 20 errors in a row; .* No space left on device: '/scratch/part'"
     ):
@@ -165,7 +166,7 @@ def test_run__parts_without_a_manifest_are_not_trusted(client, tmp_path):
 
 
 def test_merge__joins_small_parts_into_large_row_groups(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks.work, "ROW_GROUP", 8)
+    monkeypatch.setattr(chunks.merging, "ROW_GROUP", 8)
     work = make(tmp_path, 21)
     chunks.run(work, client, progress=False)
     table = merged(work, tmp_path / "out.parquet")

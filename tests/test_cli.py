@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 import zarr
+from commands import SLOW, cli, result, spoil_chunk, start, wait_for_parts
 
 from enhancer_dask.links.scent import scent
 from enhancer_dask.stats.bootstrap import up_to
 from enhancer_dask.stores import consolidate
-
-COMMAND = [sys.executable, "-c", "from enhancer_dask.cli import main; main()"]
-
-
-def cli(*args, cwd=None, ok=True):
-    done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300)
-    assert (done.returncode == 0) == ok, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def result(done):
-    return json.loads(done.stdout.splitlines()[-1])
-
 
 GENES = """\
 chr17\tHAVANA\tgene\t40553769\t40565472\t.\t-\t.\tgene_id "ENSG00000126353.3"; gene_name "CCR7";
@@ -129,24 +110,9 @@ def test_cli__from_candidates_to_interactions(workplace):
     assert {"figures/volcano_A.png", "figures/sum_against_both_A.svg"} < set(drawn)
 
 
-@pytest.fixture
-def workplace(tmp_path, store, pairs, simulated):
-    """A folder with everything good in it, to spoil one thing at a time."""
-    shutil.copytree(store, tmp_path / "good.zarr")
-    shutil.copy(pairs, tmp_path / "pairs.parquet")
-    for path in simulated.values():
-        shutil.copy(path, tmp_path)
-    return tmp_path
-
-
 def spoil_newer(folder):
     zarr.open_group(folder / "good.zarr", mode="r+").attrs["schema_version"] = 99
     consolidate(folder / "good.zarr")
-
-
-def spoil_chunk(folder):
-    chunk = folder / "good.zarr" / "rna" / "c" / "0" / "0"
-    chunk.write_bytes(chunk.read_bytes()[:-7])
 
 
 def spoil_covariate(folder):
@@ -257,26 +223,6 @@ def test_cli__pairs_of_candidates_with_enough_cells(workplace):
     assert some["n_pairs"] == (table["n_11"] >= 10).sum() < len(table)
 
 
-def start(args, folder):
-    """Start a command in a process group of its own."""
-    return subprocess.Popen(
-        [*COMMAND, *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_parts(folder: Path, n: int, process) -> int:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        found = len(list((folder / "links.parquet.parts").glob("part-*")))
-        if found >= n:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"no {n} parts: {process.communicate()}")
-
-
-SLOW = "scent good.zarr --pairs pairs.parquet --out links.parquet --all --seed 3 --chunk-pairs 2 --max-resamples 2500".split()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(store, pairs):
     return scent(store, pairs, seed=3, ladder=up_to(2_500), progress=False)
@@ -293,8 +239,8 @@ def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
     if kind == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 130
-        assert "interrupted; what is finished is kept" in err
+        assert process.returncode == 128 + kind
+        assert f"interrupted ({kind.name}); what is finished is kept" in err
         assert "Traceback" not in err
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive  # no worker outlives its driver

@@ -57,7 +57,7 @@ def test_read_profile__the_file_we_ship():
 
 
 def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config):
-    with cluster("local", config("local:\n  n_workers: 2\n  memory_limit: 1GiB\n")) as client:
+    with cluster("local", config=config("local:\n  n_workers: 2\n  memory_limit: 1GiB\n")) as client:
         assert list(client.nthreads().values()) == [1, 1]
         threads = client.run(lambda: [os.environ[v] for v in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")])
         assert set(map(tuple, threads.values())) == {("1", "1")}
@@ -68,7 +68,7 @@ def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config)
 def test_cluster__connects_to_a_running_scheduler(config):
     with (
         LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running,
-        cluster("there", config(f"there:\n  scheduler: {running.scheduler_address}\n")) as client,
+        cluster("there", config=config(f"there:\n  scheduler: {running.scheduler_address}\n")) as client,
     ):
         assert client.submit(sum, [1, 2]).result() == 3
 
@@ -94,7 +94,7 @@ def test_client_or_threads__takes_what_there_is():
     ],
 )
 def test_cluster__that_cannot_start_is_named(config, text, message):
-    with pytest.raises(InputError, match=message), cluster("local", config(text)):
+    with pytest.raises(InputError, match=message), cluster("local", config=config(text)):
         raise AssertionError("not reached")
     with pytest.raises(ValueError, match="No clients found"):  # nothing broken is left for others to find
         default_client()

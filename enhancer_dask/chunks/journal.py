@@ -70,7 +70,7 @@ class Journal:
 
 def write_journal(folder: Path, journal: Journal) -> None:
     """Replace the journal of the folder of parts at once."""
-    with staged(folder / JOURNAL) as file:
+    with staged(folder / JOURNAL, make_parent=False) as file:
         file.write_text(json.dumps(asdict(journal), indent=1))
 
 

@@ -102,13 +102,23 @@ class _BehavedWorker(WorkerPlugin):
 
 
 @contextmanager
-def cluster(profile: str = "local", config: str | Path | None = None) -> Iterator[Client]:
+def cluster(
+    profile: str = "local",
+    adapt: tuple[int, int] | None = None,
+    config: str | Path | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Client]:
     """Start what a profile describes and yield a client; everything is shut down at the end.
 
     Parameters
     ----------
     profile, config
         See :func:`read_profile`.
+    adapt : pair of int, optional
+        Least and largest number of workers; they come and go with the work.
+    say : function of str, optional
+        Receives the address of the dashboard.
 
     Examples
     --------
@@ -147,6 +157,10 @@ def cluster(profile: str = "local", config: str | Path | None = None) -> Iterato
             ) from err
     with local, Client(local) as client:
         client.register_plugin(_BehavedWorker())
+        if adapt is not None:
+            local.adapt(minimum=adapt[0], maximum=adapt[1])
+        if say is not None:
+            say(f"dashboard: {local.dashboard_link}")
         yield client
 
 

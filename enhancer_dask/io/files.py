@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -14,22 +15,24 @@ from enhancer_dask.errors import InputError
 
 
 @contextmanager
-def staged(final: Path) -> Iterator[Path]:
+def staged(final: Path, *, make_parent: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside ``final``; on success it is synced and renamed, on failure removed.
 
     Works for files and for folders. An existing file is replaced at once; an existing folder is moved aside
-    first and then deleted.
+    first and then deleted. Without ``make_parent`` the folder must be there: one that is gone was perhaps a mount.
 
     Raises
     ------
     InputError
         If the folder cannot be written to.
+    OSError
+        If writing fails later, for instance on a full disk; always with the name of ``final``.
     """
     final = Path(final)
     if not final.name:
         raise InputError(f"{final}: not the name of a file or folder to write")
     work = _beside(final)
-    made = _make_parent(final)
+    made = _make_parent(final) if make_parent else []
     try:
         yield work
         _sync(work)
@@ -40,6 +43,7 @@ def staged(final: Path) -> Iterator[Path]:
             _remove(old)
         else:
             os.replace(work, final)
+        _sync_names(final.parent)
     except BaseException as err:
         _remove(work)
         for folder in made:
@@ -47,6 +51,8 @@ def staged(final: Path) -> Iterator[Path]:
                 folder.rmdir()
         if isinstance(err, IsADirectoryError):
             raise InputError(f"{final}: is a folder, want the name of a file") from err
+        if isinstance(err, OSError) and (err.filename is None or str(err.filename).startswith(str(work))):
+            raise _named(err, final) from err
         raise
 
 
@@ -95,6 +101,23 @@ def _sync(path: Path) -> None:
     for file in files:
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+
+
+def _sync_names(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the file system knows how to."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _named(err: OSError, path: Path) -> OSError:
+    """The same error about a file that the user knows."""
+    if err.errno is None:
+        return OSError(errno.EIO, str(err), str(path))
+    return OSError(err.errno, os.strerror(err.errno), str(path))
 
 
 def _remove(path: Path) -> None:

@@ -61,10 +61,12 @@ def read_table(path: str | Path, *, required: tuple[str, ...] = (), text: tuple[
     return table
 
 
-def write_parquet(table: pd.DataFrame, path: str | Path, *, meta: Mapping[str, Any] | None = None) -> None:
+def write_parquet(
+    table: pd.DataFrame, path: str | Path, *, meta: Mapping[str, Any] | None = None, make_parent: bool = True
+) -> None:
     """Write a Parquet table (zstd) at once or not at all; ``meta`` goes into the file's schema."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    with staged(Path(path)) as work:
+    with staged(Path(path), make_parent=make_parent) as work:
         pq.write_table(with_meta(arrow, meta or {}), work, compression="zstd")
 
 

@@ -1,0 +1,113 @@
+"""How far a run is, on standard error: a bar on a terminal and in a notebook, else now and then a line for the log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from enhancer_dask.chunks.journal import Journal
+
+LINE_EVERY_S = 60.0
+DRAW_EVERY_S = 1.0  # in a notebook
+
+
+class Shown(Protocol):
+    """Something that shows a journal."""
+
+    def __call__(self, journal: Journal) -> None:
+        """Show it, if it is time to."""
+
+
+@contextmanager
+def shown(stage: str, show: bool) -> Iterator[Shown]:
+    """What shows the progress here."""
+    console = Console(stderr=True)
+    if not show:
+        yield lambda journal: None
+    elif console.is_jupyter:
+        yield _Drawn(stage)
+    elif console.is_terminal:
+        bar = _bar(console)
+        with bar:
+            yield _Bar(stage, bar)
+    else:
+        yield _Lines()
+
+
+class _Bar:
+    """A bar, drawn by rich itself."""
+
+    def __init__(self, stage: str, bar: Progress) -> None:
+        self.bar, self.shown = bar, bar.add_task(stage, total=None, note="")
+
+    def __call__(self, journal: Journal) -> None:
+        self.bar.update(self.shown, completed=journal.n_done, total=journal.n_chunks, note=journal.message)
+
+
+class _Drawn(_Bar):
+    """The same as HTML: rich's own way of drawing in notebooks needs ipywidgets and leaves nothing in a saved one."""
+
+    def __init__(self, stage: str) -> None:
+        from IPython.display import display
+
+        super().__init__(stage, _bar(None))
+        self.handle: Any = display(self.bar, display_id=True)
+        self.next = 0.0
+
+    def __call__(self, journal: Journal) -> None:
+        super().__call__(journal)
+        if time.monotonic() >= self.next or journal.state != "running":
+            self.handle.update(self.bar)
+            self.next = time.monotonic() + DRAW_EVERY_S
+
+
+@dataclass
+class _Lines:
+    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``."""
+
+    begin: float = field(default_factory=time.monotonic)
+    next: float = field(default_factory=lambda: time.monotonic() + LINE_EVERY_S)
+
+    def __call__(self, journal: Journal) -> None:
+        if time.monotonic() >= self.next:
+            print(line(journal, time.monotonic() - self.begin), file=sys.stderr, flush=True)
+            self.next = time.monotonic() + LINE_EVERY_S
+
+
+def line(journal: Journal, seconds: float) -> str:
+    """One line about a run that began so many seconds ago.
+
+    Examples
+    --------
+    >>> line(Journal("scent", 300, n_done=120, n_refits=720_000, n_workers=6), 160)
+    'scent: 120 of 300 chunks, 6 workers, 4,500 refits/s, about 4 min left'
+    """
+    words = [f"{journal.stage}: {journal.n_done:,} of {journal.n_chunks:,} chunks, {journal.n_workers} workers"]
+    if journal.n_refits:
+        words.append(f"{journal.n_refits / seconds:,.0f} refits/s")
+    computed = journal.n_done - journal.n_found
+    if computed and journal.n_done < journal.n_chunks:
+        minutes = seconds / computed * (journal.n_chunks - journal.n_done) / 60
+        words.append(f"about {max(1, round(minutes)):,} min left")
+    if journal.message:
+        words.append(journal.message)
+    return ", ".join(words)
+
+
+def _bar(console: Console | None) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )

@@ -1,0 +1,5 @@
+"""``python -m enhancer_dask.cli``."""
+
+from enhancer_dask.cli import main
+
+main()
