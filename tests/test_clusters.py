@@ -88,7 +88,7 @@ def test_client_or_threads__takes_what_there_is():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("local:\n  memory_limit: lots\n", "profile 'local': the workers cannot be started"),
+        ("local:\n  memory_limit: lots\n", "profile 'local': key 'memory_limit': want a size like 4GB"),
         ("local:\n  n_workers: 1\n  dashboard_address: xyz\n", "profile 'local': the workers cannot be started"),
         ("local:\n  scheduler: foo\n", "profile 'local': no scheduler answers at foo"),
     ],

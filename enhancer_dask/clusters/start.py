@@ -1,96 +1,26 @@
-"""Named profiles of cluster.yaml -> a Dask client. Today: this machine, or a scheduler that runs already."""
+"""A profile of cluster.yaml -> a Dask client, and everything cleaned up afterwards."""
 
 from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import dask
-import yaml
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from enhancer_dask.clusters.adaptive import ElasticCluster
+from enhancer_dask.clusters.nodes import THREAD_VARIABLES
+from enhancer_dask.clusters.profiles import LocalProfile, SchedulerProfile, SlurmProfile, read_profile
+from enhancer_dask.clusters.slurm import SlurmCluster
 from enhancer_dask.errors import InputError
 
-CONFIG_NAME = "cluster.yaml"
-# one thread in every library unless told otherwise: Dask workers are the parallelism
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-class LocalProfile(BaseModel):
-    """Workers as processes on this machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["local"] = "local"
-    n_workers: int | None = Field(None, ge=1, description="worker processes; auto: one per core")
-    threads_per_worker: int = Field(1, ge=1, description="chunks that one worker computes at a time")
-    blas_threads: int = Field(1, ge=1, description="threads of BLAS and Numba inside a chunk")
-    memory_limit: str = Field("auto", description="per worker, for instance 4GB; auto: an equal share")
-    dashboard_address: str = Field(":0", description="for instance :8787; by default any free port")
-
-    @field_validator("n_workers", mode="before")
-    @classmethod
-    def _auto_is_none(cls, value: object) -> object:
-        return None if value == "auto" else value
-
-
-class SchedulerProfile(BaseModel):
-    """A Dask scheduler that is already running."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["scheduler"] = "scheduler"
-    scheduler: str = Field(description="its address, for instance tcp://node:8786")
-
-
-Profile = Annotated[LocalProfile | SchedulerProfile, Field(discriminator="kind")]
-_PROFILE: TypeAdapter[LocalProfile | SchedulerProfile] = TypeAdapter(Profile)
-
-
-def read_profile(name: str = "local", config: str | Path | None = None) -> LocalProfile | SchedulerProfile:
-    """One profile of a cluster.yaml.
-
-    Parameters
-    ----------
-    name : str
-        Key in the file.
-    config : path, optional
-        By default ``cluster.yaml`` of the current folder, and without one the built-in profile ``local``.
-
-    Raises
-    ------
-    InputError
-        If the file or profile is missing, a key is unknown or a value is bad; names file, profile and key.
-    """
-    path = Path(CONFIG_NAME) if config is None else Path(config)
-    if not path.exists():
-        if config is None and name == "local":
-            return LocalProfile()
-        raise InputError(f"{path}: no such file; it should hold the profile {name!r}")
-    try:
-        profiles = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise InputError(f"{path}: not readable as YAML ({str(err).splitlines()[0]})") from err
-    if not isinstance(profiles, dict) or name not in profiles:
-        known = ", ".join(map(str, profiles)) if isinstance(profiles, dict) else "none"
-        raise InputError(f"{path}: no profile {name!r}; profiles are: {known}")
-    values = profiles[name] or {}
-    if isinstance(values, dict) and "kind" not in values:
-        values = {"kind": "scheduler" if "scheduler" in values else "local", **values}
-    try:
-        return _PROFILE.validate_python(values)
-    except ValidationError as err:
-        raise InputError(f"{path}: profile {name!r}: {first_error(err, skip=1)}") from err
-
-
-def first_error(err: ValidationError, *, skip: int = 0) -> str:
-    """First problem pydantic found, in one line: key, what is wrong, what was given."""
-    problem = err.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"][skip:]) or "top level"
-    return f"key {key!r}: {problem['msg'].lower()} (found {problem['input']!r})"
+CLOSING_S = 60.0  # after which closing is given up; the interpreter's end tries once more
+Say = Callable[[str], None]
 
 
 class _BehavedWorker(WorkerPlugin):
@@ -101,67 +31,153 @@ class _BehavedWorker(WorkerPlugin):
         logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
 
 
+class _LocalCluster(ElasticCluster, LocalCluster):
+    """Workers on this machine."""
+
+
 @contextmanager
 def cluster(
     profile: str = "local",
     adapt: tuple[int, int] | None = None,
     config: str | Path | None = None,
     *,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Iterator[Client]:
-    """Start what a profile describes and yield a client; everything is shut down at the end.
+    """Start what a profile describes and yield a client; everything is shut down at the end, jobs are cancelled.
 
     Parameters
     ----------
-    profile, config
-        See :func:`read_profile`.
-    adapt : pair of int, optional
-        Least and largest number of workers; they come and go with the work.
-    say : function of str, optional
-        Receives the address of the dashboard.
+    profile : str
+        Key in the file.
+    adapt : (int, int), optional
+        Fewest and most jobs (of SLURM) or workers (of this machine), as there is work; by default what the profile
+        says. ``client.cluster.scale(...)`` and ``client.cluster.adapt(...)`` change it at any time.
+    config : path, optional
+        By default ``cluster.yaml`` of the current folder, and without one the built-in profile ``local``.
+    say : function of a text, optional
+        Is told the address of the dashboard.
+
+    Raises
+    ------
+    InputError
+        If the profile is not as it should be; see :func:`read_profile`.
+    ClusterError
+        If SLURM refuses the jobs.
 
     Examples
     --------
     In a notebook::
 
-        with ed.cluster("local") as client:
+        with ed.cluster("slurm", adapt=(0, 50)) as client:
             links = ed.scent("pbmc.zarr", pairs, celltype="CD14 Mono", client=client)
     """
     settings = read_profile(profile, config)
+    with open_profile(profile, settings, adapt, say=say) as client:
+        yield client
+
+
+@contextmanager
+def open_profile(
+    name: str,
+    settings: LocalProfile | SlurmProfile | SchedulerProfile,
+    adapt: tuple[int, int] | None = None,
+    *,
+    say: Say | None = None,
+) -> Iterator[Client]:
+    """The same for a profile that is read already."""
     if isinstance(settings, SchedulerProfile):
-        before = _current_client()
-        try:
-            client = Client(settings.scheduler, timeout="30s")
-        except (OSError, ValueError) as err:
-            broken = _current_client()  # older versions leave it as the one that everything uses from now on
-            if broken is not None and broken is not before:
-                broken.close()
-            raise InputError(f"profile {profile!r}: no scheduler answers at {settings.scheduler} ({err})") from err
-        with client:
+        if adapt is not None:
+            raise InputError(f"profile {name!r}: adapt wants jobs or workers of ours, found a scheduler address")
+        with _connect(name, settings) as client:
             yield client
         return
+    running: ElasticCluster
+    if isinstance(settings, LocalProfile):
+        running = _start_local(name, settings, adapt)
+    else:
+        running = _start_slurm(name, settings, adapt)
+    try:
+        if say is not None and running.dashboard_link:
+            say(f"dashboard: {running.dashboard_link}")
+        client = Client(running)
+        try:
+            client.register_plugin(_BehavedWorker())
+            yield client
+        finally:
+            with _undisturbed():
+                client.close(timeout=CLOSING_S)
+    finally:
+        with _undisturbed():
+            running.close(timeout=CLOSING_S)
+
+
+def _start_local(name: str, settings: LocalProfile, adapt: tuple[int, int] | None) -> _LocalCluster:
     environment = dict.fromkeys(THREAD_VARIABLES, str(settings.blas_threads))
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
         try:
-            local = LocalCluster(
-                n_workers=settings.n_workers,
+            local = _LocalCluster(
+                n_workers=settings.n_workers if adapt is None else adapt[0],
                 threads_per_worker=settings.threads_per_worker,
                 memory_limit=settings.memory_limit,
                 dashboard_address=settings.dashboard_address,
                 processes=True,
                 silence_logs=logging.ERROR,
             )
-        except (ValueError, RuntimeError, OSError) as err:  # a bad memory limit or address
-            raise InputError(
-                f"profile {profile!r}: the workers cannot be started ({str(err).splitlines()[0]})"
-            ) from err
-    with local, Client(local) as client:
-        client.register_plugin(_BehavedWorker())
-        if adapt is not None:
-            local.adapt(minimum=adapt[0], maximum=adapt[1])
-        if say is not None:
-            say(f"dashboard: {local.dashboard_link}")
+        except (ValueError, RuntimeError, OSError) as err:  # a bad address
+            raise InputError(f"profile {name!r}: the workers cannot be started ({str(err).splitlines()[0]})") from err
+    local.threads_per_worker = settings.threads_per_worker
+    if adapt is not None:
+        local.adapt(minimum=adapt[0], maximum=adapt[1])
+    return local
+
+
+def _start_slurm(name: str, settings: SlurmProfile, adapt: tuple[int, int] | None) -> SlurmCluster:
+    adapt = adapt or settings.adapt
+    try:
+        running = SlurmCluster(name, settings)
+    except (ValueError, RuntimeError, OSError) as err:  # a bad interface or address
+        raise InputError(f"profile {name!r}: the scheduler cannot be started ({str(err).splitlines()[0]})") from err
+    try:
+        if adapt is None:
+            running.scale(jobs=settings.jobs)
+        else:
+            running.resize(jobs=adapt[0])
+            running.adapt(minimum_jobs=adapt[0], maximum_jobs=adapt[1])
+        running.sync(running.submitted)
+        running.trouble()  # raises if SLURM refused
+    except BaseException:
+        with _undisturbed():
+            running.close(timeout=CLOSING_S)
+        raise
+    return running
+
+
+@contextmanager
+def _connect(name: str, settings: SchedulerProfile) -> Iterator[Client]:
+    before = _current_client()
+    try:
+        client = Client(settings.scheduler, timeout="30s")
+    except (OSError, ValueError) as err:
+        broken = _current_client()  # older versions leave it as the one that everything uses from now on
+        if broken is not None and broken is not before:
+            broken.close()
+        raise InputError(f"profile {name!r}: no scheduler answers at {settings.scheduler} ({err})") from err
+    with client:
         yield client
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not end the clean-up, which would leave jobs behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 ClientSource = Client | Callable[[], AbstractContextManager[Client]]
