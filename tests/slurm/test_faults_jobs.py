@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pandas as pd
 import psutil
@@ -35,8 +36,13 @@ def go_on(user, driver):
 
 def workers_of(slurm, job):
     """Processes of a job that compute (the nanny above starts them anew)."""
-    processes = [psutil.Process(pid) for pid in slurm.pids_of(job)]
-    return [one for one in processes if "spawn_main" in " ".join(one.cmdline())]
+    found = []
+    for pid in slurm.pids_of(job):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            process = psutil.Process(pid)
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_cancelled_job__is_replaced(user, slurm, holding):
@@ -64,10 +70,8 @@ def test_killed_job_processes__are_replaced(user, slurm, holding):
 
 def kill_processes(slurm, job):
     for pid in slurm.pids_of(job):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def test_lost_node__is_done_without_and_used_when_it_is_back(user, slurm, holding):

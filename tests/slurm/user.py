@@ -87,7 +87,7 @@ class User:
             "walltime": "00:10:00",
             "jobs": 3,
             "interface": "lo",
-            "death_timeout": "5s",
+            "death_timeout": "20s",
             "local_directory": str(self.folder / "scratch"),
             "log_directory": str(self.folder / "logs"),
             "python": sys.executable,
