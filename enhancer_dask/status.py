@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -187,7 +187,7 @@ def _manifest(folder: Path) -> tuple[str, int]:
 def _state(journal: Journal) -> tuple[State, str]:
     """State and why, where the driver can no longer tell it itself."""
     driver = f"process {journal.pid} on {journal.host}"
-    gone = journal.host == socket.gethostname() and not _is_alive(journal.pid)
+    gone = journal.host == platform.node() and not _is_alive(journal.pid)
     if journal.state == "finished":  # yet the parts are still there
         return "computed", "nobody is writing the table" if gone else ""
     if journal.state != "running":

@@ -3,6 +3,8 @@
 Tasks read through :class:`MultiomeStore`, which checks every block it reads: each chunk carries a CRC-32C, and
 the number of non-zero cells per feature and cell type must be what ingest counted, so that even a chunk file
 that went missing (which Zarr reads as zeros) is noticed.
+
+A store is read from a folder or from any URL that fsspec knows; it is written to a folder.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.io.files import is_url
+
+Location = Path | str
+"""A folder, or a URL such as ``s3://bucket/multiome.zarr``; see :func:`located`."""
 
 SCHEMA = "enhancer-dask multiome"
 SCHEMA_VERSION = 1
@@ -66,13 +72,26 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(str(path))
 
 
-def _open_group(path: Path) -> zarr.Group:
-    if not path.exists():
+def located(store: Location) -> Location:
+    """Where a store is, the same for workers that have another current folder: an absolute path, or the URL.
+
+    Examples
+    --------
+    >>> located("s3://bucket/multiome.zarr/"), located("file:///data/multiome.zarr")
+    ('s3://bucket/multiome.zarr', PosixPath('/data/multiome.zarr'))
+    """
+    if isinstance(store, str) and is_url(store) and not store.startswith("file://"):
+        return store.rstrip("/")
+    return Path(str(store).removeprefix("file://")).absolute()
+
+
+def _open_group(path: Location) -> zarr.Group:
+    if isinstance(path, Path) and not path.exists():
         raise StoreError(f"{path}: no such store")
     try:
         group = zarr.open_group(str(path), mode="r")
     except Exception as err:
-        raise StoreError(f"{path}: not a Zarr store ({type(err).__name__}: {str(err).splitlines()[0]})") from err
+        raise StoreError(f"{path}: {_why_not_opened(path, err)}") from err
     attrs = dict(group.attrs)
     if attrs.get("schema") != SCHEMA:
         raise StoreError(f"{path}: attribute 'schema' is {attrs.get('schema')!r}, want {SCHEMA!r}")
@@ -83,6 +102,33 @@ def _open_group(path: Path) -> zarr.Group:
             f"reads up to version {SCHEMA_VERSION}: update enhancer-dask or ingest again"
         )
     return group
+
+
+def _why_not_opened(path: Location, err: Exception) -> str:
+    found = _first_line(err)
+    if isinstance(path, Path):
+        return f"not a Zarr store ({found})"
+    if isinstance(err, FileNotFoundError):
+        return "no such store"
+    if isinstance(err, ImportError):
+        return f"{err}; for s3:// pip install 'enhancer-dask[cloud]'"
+    if isinstance(err, PermissionError) or "Credentials" in type(err).__name__:
+        return (
+            f"no right to read it ({found}); s3:// takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "
+            "FSSPEC_S3_ANON=true for a public bucket"
+        )
+    if _is_transport(err):
+        return f"cannot be reached ({found}); another endpoint of s3:// is named by AWS_ENDPOINT_URL"
+    return f"not a Zarr store ({found})"
+
+
+def _is_transport(err: Exception) -> bool:
+    """Whether reading failed before there was anything to decode; client libraries have exceptions of their own."""
+    return isinstance(err, OSError) or type(err).__module__.split(".")[0] not in ("builtins", "zarr", "numcodecs")
+
+
+def _first_line(err: Exception) -> str:
+    return f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"
 
 
 def is_store(path: Path) -> bool:
@@ -98,8 +144,8 @@ def open_store(path: str | Path) -> xr.Dataset:
 
     Parameters
     ----------
-    path : path
-        Folder written by :func:`enhancer_dask.ingest`.
+    path : path or URL
+        Folder written by :func:`enhancer_dask.ingest`, or a copy of it behind a URL that fsspec knows.
 
     Returns
     -------
@@ -109,9 +155,10 @@ def open_store(path: str | Path) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If it is no store of ours, of a newer schema version, or a variable is missing or has other dimensions.
+        If it is no store of ours, of a newer schema version, or a variable is missing or has other dimensions; if a URL
+        cannot be read, with what to install or set.
     """
-    path = Path(path)
+    path = located(path)
     _open_group(path)
     dataset: xr.Dataset = xr.open_zarr(path)
     for name, dims in VARIABLES.items():
@@ -126,13 +173,13 @@ def open_store(path: str | Path) -> xr.Dataset:
 class MultiomeStore:
     """Read-only access to a store from inside a task: labels once, counts block by block."""
 
-    path: Path
-    """Folder of the store."""
+    path: Location
+    """Folder or URL of the store."""
 
     @cached_property
     def group(self) -> zarr.Group:
         """The open Zarr group."""
-        return _open_group(Path(self.path))
+        return _open_group(located(self.path))
 
     @property
     def fingerprint(self) -> str:
@@ -158,8 +205,14 @@ class MultiomeStore:
         except KeyError as err:
             raise StoreError(f"{self.path}: variable {name!r} is missing") from err
         except Exception as err:
+            if _is_transport(err):
+                raise self._unreachable(err) from err
             raise StoreError(f"{self.path}: variable {name!r} cannot be read ({err})") from err
         return values if values.dtype.kind in "biuf" else values.astype(object)
+
+    def _unreachable(self, err: Exception) -> OSError:
+        """No damage: the next attempt may succeed."""
+        return OSError(f"{self.path}: cannot be read ({_first_line(err)})")
 
     @cached_property
     def celltypes(self) -> list[str]:
@@ -231,12 +284,16 @@ class MultiomeStore:
         ------
         StoreError
             If a chunk is damaged or missing.
+        OSError
+            If nothing could be read.
         """
         cells, rows = self.cells_of(celltype), np.asarray(rows, dtype=np.int64)
         dim = FEATURE_DIM[name]
         try:
             block: NDArray[np.integer] = np.asarray(self._array(name).oindex[rows, cells])
         except Exception as err:
+            if _is_transport(err):
+                raise self._unreachable(err) from err
             raise StoreError(
                 f"{self.path}: a chunk of {name!r} is damaged ({dim}s {_span(rows)}, {celltype}): {err}"
             ) from err
@@ -252,7 +309,7 @@ class MultiomeStore:
 
 
 @lru_cache(maxsize=4)
-def opened(path: Path, fingerprint: str) -> MultiomeStore:
+def opened(path: Location, fingerprint: str) -> MultiomeStore:
     """A store as this process saw it first: labels are read once, not once a chunk.
 
     Raises

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from commands import COMMAND, SLOW, wait_for_parts
 
+from enhancer_dask.status import run_status
+
 QUICK = ["scent", "good.zarr", "--pairs", "pairs.parquet", "--out", "links.parquet", "--all", "--p", "saddle"]
 
 
@@ -46,7 +48,9 @@ def test_signals__a_lost_terminal_interrupts_and_leaves_no_worker(workplace):
         assert process.wait(60) == 128 + signal.SIGHUP
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
-    assert len(list((workplace / "links.parquet.parts").glob("part-*"))) >= 2
+    [told] = run_status(workplace / "links.parquet")
+    assert (told.state, told.message) == ("stopped", "interrupted (SIGHUP)")
+    assert told.n_done >= 2
 
 
 @pytest.mark.parametrize("how", ["exec nohup", "trap '' HUP; exec"])
@@ -65,7 +69,9 @@ def test_signals__nobody_listens(workplace, redirection):
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.join([*COMMAND, *QUICK])} {redirection}"], cwd=workplace, timeout=240
     )
-    assert (done.returncode != 0) == ("full" in redirection)  # a result that cannot be written is an error, a message is not
+    assert (done.returncode != 0) == (
+        "full" in redirection
+    )  # a result that cannot be written is an error, a message is not
     assert len(pd.read_parquet(workplace / "links.parquet")) > 0
 
 
@@ -85,12 +91,12 @@ try:
     print("working", flush=True)
     time.sleep(100)
 except Interrupted as stop:
-    print("cleaning after", stop.name, flush=True)
+    print("cleaning:", stop, flush=True)
     try:
         sys.stdin.readline()
         print("clean", flush=True)
     except Interrupted as stop:
-        print("gave up after", stop.name, flush=True)
+        print("gave up:", stop, flush=True)
 """
 
 
@@ -101,7 +107,7 @@ def cleaning():
     process = subprocess.Popen([sys.executable, "-c", CLEANING], text=True, **streams)
     assert process.stdout.readline() == "working\n"
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "cleaning after SIGINT\n"
+    assert process.stdout.readline() == "cleaning: interrupted (SIGINT)\n"
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "cleaning up; once more to give up\n"
     yield process
@@ -115,4 +121,4 @@ def test_signals__a_second_one_leaves_the_clean_up_alone(cleaning):
 
 def test_signals__a_third_one_gives_up(cleaning):
     cleaning.send_signal(signal.SIGTERM)
-    assert cleaning.communicate(timeout=30)[0] == "gave up after SIGTERM\n"
+    assert cleaning.communicate(timeout=30)[0] == "gave up: interrupted (SIGTERM)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Iterator
@@ -55,10 +56,9 @@ class _Drawn(_Bar):
     """The same as HTML: rich's own way of drawing in notebooks needs ipywidgets and leaves nothing in a saved one."""
 
     def __init__(self, stage: str) -> None:
-        from IPython.display import display
-
         super().__init__(stage, _bar(None))
-        self.handle: Any = display(self.bar, display_id=True)
+        display: Any = importlib.import_module("IPython.display")  # is there, since this is a notebook
+        self.handle = display.display(self.bar, display_id=True)
         self.next = 0.0
 
     def __call__(self, journal: Journal) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from distributed import Client, Future, KilledWorker
 from enhancer_dask.chunks import context
 from enhancer_dask.chunks.failures import Failures, unwritable
 from enhancer_dask.chunks.journal import Journal, read_journal, write_journal
-from enhancer_dask.chunks.parts import Found, claim, find, wait_for_late
+from enhancer_dask.chunks.parts import Found, Pieces, claim, find, wait_for_late
 from enhancer_dask.chunks.pieces import AFTER_KILL, Args, Cutter
 from enhancer_dask.chunks.progress import Shown, shown
 from enhancer_dask.chunks.tasks import Job, Outcome, execute
@@ -37,8 +37,7 @@ FEWEST_AHEAD, MOST_AHEAD, AHEAD_S = 2, 16, 0.1
 
 
 class _Piece(NamedTuple):
-    index: int
-    """Chunk."""
+    chunk: int
     number: int
     """From 1."""
     of: int
@@ -115,6 +114,7 @@ class _Run:
         self.cutter, self.failures = Cutter(work, client), Failures(work.stage, work.n_chunks, retries)
         self.open: dict[int, _Open] = {}
         self.queue: deque[tuple[_Piece, Args]] = deque()
+        self.suspects: deque[tuple[_Piece, Args]] = deque()
         self.flying: dict[str, tuple[Future[Outcome], _Piece]] = {}
         self.back: SimpleQueue[tuple[str, Outcome | BaseException]] = SimpleQueue()
         self.numbers, self.seconds = count(), deque([1.0], maxlen=100)
@@ -167,9 +167,10 @@ class _Run:
 
     def _submit(self) -> None:
         """Fill the window, with one message to the scheduler."""
-        batch = []
-        while len(self.flying) + len(batch) < self.window and (piece := self._next()) is not None:
-            batch.append(piece)
+        batch = list(islice(self._ordinary(), max(0, self.window - len(self.flying))))
+        if not batch:  # one per worker, when nothing else runs: what kills a worker takes what waits there with it
+            room = max(1, self.journal.n_workers) - len(self.flying)
+            batch = list(islice(self._wanted(self.suspects), max(0, room)))
         if not batch:
             return
         # one prefix for all, so that the scheduler itself hands out what workers have no thread for yet
@@ -182,31 +183,37 @@ class _Run:
         except Exception:
             self._check_scheduler()
             raise
+        loop: Any = self.client.loop
         for key, future, (piece, _) in zip(keys, futures, batch, strict=True):
             self.flying[key] = future, piece
-            self.client.loop.add_callback(self._bring, key, future)
+            loop.add_callback(self._bring, key, future)
 
-    def _next(self) -> tuple[_Piece, Args] | None:
+    def _ordinary(self) -> Iterator[tuple[_Piece, Args]]:
+        """Pieces of chunks that are begun, then those of the next."""
         while True:
-            while self.queue:
-                piece, args = self.queue.popleft()
-                if self._is_wanted(piece):
-                    return piece, args
+            yield from self._wanted(self.queue)
             if self.n_begun == len(self.todo):
-                return None
+                return
             index = int(self.todo[self.n_begun])
             self.n_begun += 1
             there = self.partial.pop(index, {})
-            self._begin(index, self.cutter.cut(index, there), there)
+            self.queue.extend(self._begin(index, self.cutter.cut(index, there), there))
 
-    def _begin(self, index: int, cut: list[Args], there: Any) -> None:
+    def _wanted(self, queue: deque[tuple[_Piece, Args]]) -> Iterator[tuple[_Piece, Args]]:
+        while queue:
+            piece, args = queue.popleft()
+            if self._is_wanted(piece):
+                yield piece, args
+
+    def _begin(self, index: int, cut: list[Args], there: Pieces) -> list[tuple[_Piece, Args]]:
+        """Open a chunk that is cut like this; returns the pieces that are not there yet."""
         left = set(range(1, len(cut) + 1)) - there.get(len(cut), set())
         self.open[index] = _Open(len(cut), left)
-        self.queue.extend((_Piece(index, number, len(cut)), cut[number - 1]) for number in sorted(left))
+        return [(_Piece(index, number, len(cut)), cut[number - 1]) for number in sorted(left)]
 
     def _is_wanted(self, piece: _Piece) -> bool:
         """Whether the chunk has not been given up, nor cut in another way since."""
-        now = self.open.get(piece.index)
+        now = self.open.get(piece.chunk)
         return now is not None and now.of == piece.of
 
     async def _bring(self, key: str, future: Future[Outcome]) -> None:
@@ -231,31 +238,36 @@ class _Run:
             result = Outcome(0.0, 0, "", result if isinstance(result, Exception) else RuntimeError(repr(result)))
         if result.error is None:
             self._done(piece, result)
-        elif self.failures.try_again(piece.index, result.error, worker=result.worker, disk=result.disk):
+        elif self.failures.try_again(piece.chunk, result.error, worker=result.worker, disk=result.disk):
             self._again(piece, smaller=isinstance(result.error, KilledWorker | MemoryError))
         else:
-            del self.open[piece.index]
-            self.journal.failed[piece.index] = self.failures.failed[piece.index]
+            del self.open[piece.chunk]
+            self.journal.failed[piece.chunk] = self.failures.failed[piece.chunk]
 
     def _done(self, piece: _Piece, outcome: Outcome) -> None:
         self.cutter.learn(outcome.seconds, piece.of)
         self.seconds.append(outcome.seconds)
         self.journal.n_refits += outcome.n_refits
-        left = self.open[piece.index].left
+        left = self.open[piece.chunk].left
         left.discard(piece.number)
-        self.failures.succeeded(piece.index, whole=not left)
+        self.failures.succeeded(piece.chunk, whole=not left)
         if not left:
-            del self.open[piece.index]
-            self.n_pieces[piece.index] = piece.of
+            del self.open[piece.chunk]
+            self.n_pieces[piece.chunk] = piece.of
             self.journal.n_done += 1
-            self.journal.failed.pop(piece.index, None)
+            self.journal.failed.pop(piece.chunk, None)
 
     def _again(self, piece: _Piece, *, smaller: bool) -> None:
-        cut = self.cutter.cut(piece.index, at_least=AFTER_KILL * piece.of if smaller else piece.of)
+        cut = self.cutter.cut(piece.chunk, at_least=AFTER_KILL * piece.of if smaller else piece.of)
+        queue = self.suspects if smaller else self.queue
         if smaller and len(cut) > piece.of:
-            self._begin(piece.index, cut, {})
+            queue.extend(self._begin(piece.chunk, cut, {}))
         else:
-            self.queue.appendleft((piece, self.work.pieces(piece.index, piece.of)[piece.number - 1]))
+            queue.append((piece, self.work.pieces(piece.chunk, piece.of)[piece.number - 1]))
+
+    @property
+    def _n_left(self) -> int:
+        return len(self.flying) + len(self.queue) + len(self.suspects) + len(self.todo) - self.n_begun
 
     # -- meanwhile ---------------------------------------------------------------------------------------------
 
@@ -273,7 +285,7 @@ class _Run:
             threads = self.client.nthreads()
             self.journal.n_workers, self.journal.n_threads = len(threads), sum(threads.values())
             self.cutter.look()
-            capacity.tell_demand(self.client, len(self.flying) + len(self.queue) + len(self.todo) - self.n_begun)
+            capacity.tell_demand(self.client, self._n_left)
             self.next_wake = now + WAKE_S
         if now >= self.next_trouble:
             self.journal.message = capacity.trouble(self.client) or ""
@@ -285,8 +297,9 @@ class _Run:
 
     def _check_scheduler(self, reason: str | None = None) -> None:
         if self.client.status != "running" or reason == "scheduler-connection-lost":
+            scheduler: Any = self.client.scheduler
             raise ClusterError(
-                f"{self.work.stage}: the scheduler at {self.client.scheduler.address} is gone; what is finished is "
+                f"{self.work.stage}: the scheduler at {scheduler.address} is gone; what is finished is "
                 "kept, the same command goes on"
             )
 

@@ -51,7 +51,7 @@ def main() -> None:
         say(f"error: {err}")
         sys.exit(err.exit_code)
     except Interrupted as stop:
-        say(f"interrupted ({stop.name}); what is finished is kept, the same command again does the rest")
+        say(f"{stop}; what is finished is kept, the same command again does the rest")
         sys.exit(stop.exit_code)
     except OSError as err:
         say(f"error: {err.filename or 'system'}: {err.strerror or err}")

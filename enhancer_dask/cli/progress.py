@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from enhancer_dask.status import StageStatus
 
 UNFINISHED = ("computed", "stopped", "failed", "crashed")
-SHOWN = 5  # failed chunks of a stage; the JSON has all
+SHOWN = 3  # failed chunks of a stage; the JSON has all
 
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run.yaml, its folder, a folder of results, a table, or its parts.")
@@ -90,14 +90,15 @@ def _notes(stage: StageStatus, run: str) -> Iterator[str]:
             f"{stage.n_running} chunks in flight, {stage.n_workers} workers, {stage.n_threads} threads; "
             f"driver: {_driver(stage)}"
         )
-    if stage.message:
-        yield stage.message
+    if stage.message and not stage.failed:  # else it repeats the first of those
+        yield stage.message.removeprefix(f"{stage.stage}: ")
     for index in sorted(stage.failed)[:SHOWN]:
         failure = stage.failed[index]
-        yield f"chunk {index} failed, tried {failure.attempts} times: {failure.error}"
+        times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
+        yield f"chunk {index} failed, tried {times}: {failure.error}"
     if len(stage.failed) > SHOWN:
         yield f"{len(stage.failed) - SHOWN:,} more chunks failed; --json lists all"
-    told = {failure.error for failure in stage.failed.values()}
+    told = {f"chunk {index}: {failure.error}" for index, failure in stage.failed.items()}
     yield from (f"earlier error: {error}" for error in stage.errors[-SHOWN:] if error not in told)
     if stage.command and stage.state in UNFINISHED:
         again = ["retry", run] if stage.failed else stage.command

@@ -17,8 +17,7 @@ class Interrupted(BaseException):
     """Ctrl-C, SIGTERM or a lost terminal, under a name that no library catches on the way out."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.name = signal.Signals(number).name
+        super().__init__(f"interrupted ({signal.Signals(number).name})")
         self.exit_code = 128 + number
 
 

@@ -100,7 +100,8 @@ class ElasticCluster(SpecCluster):
 
     def loads(self) -> dict[Any, int | None]:
         """Tasks of each group; None where no worker has come yet."""
-        there = {str(ws.name): len(ws.processing) for ws in list(self.scheduler.workers.values())}
+        workers = [] if self.scheduler is None else list(self.scheduler.workers.values())
+        there = {str(ws.name): len(ws.processing) for ws in workers}
         found = {key: [there[name] for name in self.names(key) if name in there] for key in list(self.worker_spec)}
         return {key: sum(tasks) if tasks else None for key, tasks in found.items()}
 

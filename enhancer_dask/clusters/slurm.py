@@ -28,7 +28,6 @@ from enhancer_dask.clusters.worker import JOB_START, MARGIN, JobWorker
 from enhancer_dask.errors import ClusterError
 
 NANNY_BYTES = 128 * 2**20  # of a job, for the process that watches over its workers
-KEEPER_S = 5.0  # between two looks at the queue
 LONGEST_PAUSE_S = 60.0  # before a job that failed is replaced
 
 
@@ -73,15 +72,14 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
     name : str
         Of the profile, for messages.
     profile : SlurmProfile
-    interval : float
-        Seconds between two looks at the queue.
     """
 
     job_cls = SlurmJob
+    interval = 5.0
+    """Seconds between two looks at the queue."""
 
-    def __init__(self, name: str, profile: SlurmProfile, *, interval: float = KEEPER_S) -> None:
+    def __init__(self, name: str, profile: SlurmProfile) -> None:
         self.profile = profile
-        self.interval = interval
         self.idle_timeout = float(parse_timedelta(profile.idle_timeout))
         self.chunk_seconds = None if profile.walltime_s is None else profile.walltime_s / 10
         self.group_size = profile.n_processes

@@ -9,7 +9,7 @@ import pandas as pd
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.stats.states import STATES
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, located
 
 
 def cells_of_pair(
@@ -19,7 +19,7 @@ def cells_of_pair(
 
     Parameters
     ----------
-    store : path or MultiomeStore
+    store : path, URL or MultiomeStore
     gene, enhancer_1, enhancer_2, celltype : str
         Names in the store; an enhancer is a peak.
 
@@ -36,7 +36,7 @@ def cells_of_pair(
     StoreError
         If the store is missing or damaged.
     """
-    data = store if isinstance(store, MultiomeStore) else MultiomeStore(Path(store))
+    data = store if isinstance(store, MultiomeStore) else MultiomeStore(located(store))
     cells = data.cells_of(celltype)
     count = data.counts("rna", [_row(data, "gene", gene)], celltype)[0]
     open_1, open_2 = (data.counts("atac", [_row(data, "peak", e)], celltype)[0] > 0 for e in (enhancer_1, enhancer_2))

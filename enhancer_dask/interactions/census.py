@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.errors import InputError
+from enhancer_dask.interactions.memory import census_bytes
 from enhancer_dask.interactions.rows import PairRows, counts_of, cut, digest, distinct_pairs, finish, pair_rows
 from enhancer_dask.io.tables import (
     ENHANCER_PAIR,
     output_table,
 )
+from enhancer_dask.links.memory import cells_of
+from enhancer_dask.links.work import consecutive
 from enhancer_dask.stats.states import STATES
-from enhancer_dask.stores import MultiomeStore, opened
+from enhancer_dask.stores import Location, MultiomeStore, located, opened
 
 Ints = NDArray[np.int64]
 
@@ -103,7 +106,7 @@ def census(
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Multiome store.
     pairs : path or DataFrame
         Columns gene, enhancer_1, enhancer_2; with a column celltype, each pair is counted in its own cell type only.
@@ -146,7 +149,7 @@ def census(
                 store, pairs, celltype, min_double=min_double, settings=settings, out=Path(scratch) / "census.parquet",
                 client=client, chunk_pairs=chunk_pairs, progress=progress, warn=warn,
             )  # fmt: skip
-    data, out = MultiomeStore(Path(store).absolute()), output_table(out)
+    data, out = MultiomeStore(located(store)), output_table(out)
     if min_double < 0:
         raise InputError(f"min_double is {min_double}; want 0 or more")
     if chunk_pairs is not None and chunk_pairs < 1:
@@ -182,10 +185,20 @@ def plan(
         t, part = pieces[index]
         return store.path, store.fingerprint, of_types[t].some(part), min_double
 
-    return chunks.Work("census", census_chunk, arguments, len(pieces), params, {"chunk_pairs": size}, folder)
+    def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
+        path, fingerprint, rows, least = args
+        return [(path, fingerprint, rows.some(part), least) for part in consecutive(len(rows.gene), n_pieces)]
+
+    def nbytes(args: tuple[Any, ...]) -> int:
+        path, fingerprint, rows, _ = args
+        return census_bytes(rows, cells_of(path, fingerprint, rows.celltype))
+
+    return chunks.Work(
+        "census", census_chunk, arguments, len(pieces), params, {"chunk_pairs": size}, folder, split, nbytes
+    )
 
 
-def census_chunk(path: Path, fingerprint: str, rows: PairRows, min_double: int) -> pd.DataFrame:
+def census_chunk(path: Location, fingerprint: str, rows: PairRows, min_double: int) -> pd.DataFrame:
     """One chunk on a worker. Names are rows of the store, so that a chunk without pairs has the same types."""
     store = opened(path, fingerprint)
     data = counts_of(store, rows)

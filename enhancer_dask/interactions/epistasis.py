@@ -34,7 +34,7 @@ from enhancer_dask.links.pair_tests import P_VALUES, PValues, Regression
 from enhancer_dask.links.scent import n_below
 from enhancer_dask.stats.bootstrap import Rung
 from enhancer_dask.stats.states import TESTS
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, located
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -72,7 +72,7 @@ def epistasis(
 
     Parameters
     ----------
-    store : path or MuData
+    store : path, URL or MuData
         Multiome store; a MuData is ingested to a temporary one first.
     pairs : path or DataFrame
         Columns gene, enhancer_1, enhancer_2, as :func:`enhancer_dask.enhancer_pairs` has them; with a column celltype,
@@ -154,7 +154,7 @@ def epistasis(
                 out=out or Path(scratch) / "epistasis.parquet", client=client, chunk_pairs=chunk_pairs,
                 progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
-    data, out = MultiomeStore(Path(store).absolute()), output_table(out)
+    data, out = MultiomeStore(located(store)), output_table(out)
     options = Options(regression, coding, p, engine, seed, tuple(ladder), margin, level, expected)
     _check_options(options, chunk_pairs)
     of_types = pair_rows(data, distinct_pairs(pairs, warn), celltype)

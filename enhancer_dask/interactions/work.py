@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from enhancer_dask import chunks
 from enhancer_dask.interactions.contrasts import Options, epistasis_block
+from enhancer_dask.interactions.memory import epistasis_bytes
 from enhancer_dask.interactions.rows import PairRows, counts_of, cut, digest
 from enhancer_dask.links.covariates import read_covariates, read_offset
+from enhancer_dask.links.memory import cells_of
+from enhancer_dask.links.work import consecutive
 from enhancer_dask.stats.states import TESTS
-from enhancer_dask.stores import MultiomeStore, opened
+from enhancer_dask.stores import Location, MultiomeStore, opened
 
 Floats = NDArray[np.float64]
 
@@ -28,8 +31,8 @@ ADJUSTED = {"fdr_saddle": "p_saddle", "fdr": "boot_p"}
 class Request:
     """Enhancer pairs to test in some cell types."""
 
-    store: Path
-    """Absolute, because workers may have another current folder."""
+    store: Location
+    """See :func:`~enhancer_dask.stores.located`."""
     fingerprint: str
     """Of the store."""
     of_types: tuple[PairRows, ...]
@@ -63,7 +66,7 @@ class Request:
 class Block:
     """Some pairs in one cell type: what a task gets."""
 
-    store: Path
+    store: Location
     fingerprint: str
     rows: PairRows
     covariates: tuple[str, ...]
@@ -124,9 +127,20 @@ def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
             ),
         )  # fmt: skip
 
+    def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
+        (block,) = args
+        parts = consecutive(len(block.rows.gene), n_pieces)
+        return [(replace(block, rows=block.rows.some(part)),) for part in parts]
+
+    def nbytes(args: tuple[Any, ...]) -> int:
+        (block,) = args
+        cells = cells_of(block.store, block.fingerprint, block.rows.celltype, block.covariates)
+        return epistasis_bytes(block.rows, cells, block.options)
+
     return chunks.Work(
-        "epistasis", epistasis_chunk, arguments, len(pieces), request.params, {"chunk_pairs": chunk_pairs}, folder
-    )
+        "epistasis", epistasis_chunk, arguments, len(pieces), request.params, {"chunk_pairs": chunk_pairs}, folder,
+        split, nbytes,
+    )  # fmt: skip
 
 
 def write_result(request: Request, work: chunks.Work, out: Path) -> None:

@@ -14,6 +14,11 @@ from uuid import uuid4
 from enhancer_dask.errors import InputError
 
 
+def is_url(text: str | Path) -> bool:
+    """Whether this is a URL, for instance ``s3://bucket/key``, and no path."""
+    return "://" in str(text)
+
+
 @contextmanager
 def staged(final: Path, *, make_parent: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside ``final``; on success it is synced and renamed, on failure removed.

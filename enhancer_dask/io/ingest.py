@@ -27,7 +27,7 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, ResumeError
 from enhancer_dask.io import annotation
 from enhancer_dask.io import cells as cell_tables
-from enhancer_dask.io.files import make_beside, remove_leftovers, staged
+from enhancer_dask.io.files import is_url, make_beside, remove_leftovers, staged
 from enhancer_dask.io.multiome import MODALITIES, Block, MultiomeSource, concatenate, open_multiome
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def ingest(
     ResumeError
         If ``out`` exists, was made from other input, and ``overwrite`` is not set.
     """
+    if is_url(out):
+        raise InputError(f"{out}: a store is written to a folder, want a path; copy the finished store there")
     out = Path(out)
     params = _describe(inputs, cells, gtf, assembly)
     if out.exists() and not overwrite and _already_there(out, params):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enhancer_dask.errors import InputError, ResumeError, StoreError
-from enhancer_dask.io.files import staged
+from enhancer_dask.io.files import is_url, staged
 
 META_KEY = b"enhancer_dask"
 ENHANCER_PAIR = ("gene", "enhancer_1", "enhancer_2")
@@ -155,8 +155,10 @@ def output_table(path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If the name does not end in .parquet or is that of a folder.
+        If the name does not end in .parquet, is that of a folder or a URL.
     """
+    if is_url(path):
+        raise InputError(f"{path}: tables are written to a file system, want a path; copy the finished table there")
     path = Path(path).absolute()
     if path.suffix != ".parquet":
         raise InputError(f"{path}: want a name that ends in .parquet (there is --tsv for .tsv.gz)")

@@ -13,7 +13,7 @@ import pandas as pd
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.export import write_bed
 from enhancer_dask.io.tables import check_params, output_table, read_meta, write_parquet
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, located
 
 Anchor = Literal["overlap", "centre", "tss"]
 LARGEST_WINDOW = 1_000_000_000  # beyond any chromosome
@@ -149,7 +149,7 @@ def candidates(
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Multiome store.
     out : path
         Parquet table with columns gene, peak, distance_bp; beside it ``.genes.bed`` and ``.peaks.bed``.
@@ -174,7 +174,7 @@ def candidates(
     ResumeError
         If ``out`` was made with other parameters and ``overwrite`` is not set.
     """
-    data, out = MultiomeStore(Path(store)), output_table(out)
+    data, out = MultiomeStore(located(store)), output_table(out)
     beds = {kind: out.with_name(f"{out.stem}.{kind}s.bed") for kind in ("gene", "peak")}
     params = {"stage": "candidates", "store": data.fingerprint, "window": window, "anchor": anchor}
     params |= {"min_fraction": min_fraction, "genes": None if genes is None else sorted(genes)}

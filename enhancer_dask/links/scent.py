@@ -28,7 +28,7 @@ from enhancer_dask.links.pair_tests import P_VALUES, REGRESSIONS, Options, PValu
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.links.work import Certify, Request, certificate_parts, make_request, plan, result_params, run_request
 from enhancer_dask.stats.bootstrap import ENGINES, SCENT_LADDER, Rung
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, located
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -67,7 +67,7 @@ def scent(
 
     Parameters
     ----------
-    store : path or MuData
+    store : path, URL or MuData
         Multiome store; a MuData is ingested to a temporary one first.
     pairs : path or DataFrame
         Columns gene and peak. Exact duplicates count once.
@@ -127,7 +127,7 @@ def scent(
                 certify_below=certify_below, out=out or Path(scratch) / "links.parquet",
                 client=client, chunk_pairs=chunk_pairs, progress=progress, overwrite=overwrite, warn=warn,
             )  # fmt: skip
-    data, out = MultiomeStore(Path(store).absolute()), output_table(out)
+    data, out = MultiomeStore(located(store)), output_table(out)
     terms = tuple(term for term, _, _ in parse_terms(covariates))
     types = data.chosen_types(celltype)
     options = Options(regression, p, engine, seed, binarise, min_fraction, tuple(ladder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from enhancer_dask import chunks
 from enhancer_dask.links.candidates import signed_distance
 from enhancer_dask.links.certificate import certify_block, choose
 from enhancer_dask.links.covariates import read_covariates, read_offset
+from enhancer_dask.links.memory import cells_of, certificate_bytes, scent_bytes
 from enhancer_dask.links.pair_tests import Options, indicators_of, scent_block
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.stats.poisson import make_nuisance
-from enhancer_dask.stores import MultiomeStore, opened
+from enhancer_dask.stores import Location, MultiomeStore, opened
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,8 +59,8 @@ class Certify:
 class Request:
     """Pairs to test in some cell types: row ``t * n_pairs + i`` of the result is pair i in type t."""
 
-    store: Path
-    """Absolute, because workers may have another current folder."""
+    store: Location
+    """See :func:`~enhancer_dask.stores.located`."""
     fingerprint: str
     """Of the store."""
     celltypes: tuple[str, ...]
@@ -94,7 +95,7 @@ class Request:
 class Block:
     """Some pairs in one cell type: what a task gets."""
 
-    store: Path
+    store: Location
     fingerprint: str
     celltype: str
     gene: Ints
@@ -104,12 +105,16 @@ class Block:
     options: Options
 
     @classmethod
-    def of(cls, request: Request, celltype: str, part: slice | Ints) -> Block:
-        """Pairs ``part`` of a request."""
+    def of(cls, request: Request, t: int, part: slice | Ints) -> Block:
+        """Pairs ``part`` of a request in its cell type ``t``."""
         return cls(
-            request.store, request.fingerprint, celltype, request.gene[part], request.peak[part],
+            request.store, request.fingerprint, request.celltypes[t], request.gene[part], request.peak[part],
             request.covariates, request.offset, request.options,
         )  # fmt: skip
+
+    def some(self, rows: Ints) -> Block:
+        """Some of the pairs."""
+        return replace(self, gene=self.gene[rows], peak=self.peak[rows])
 
 
 def make_request(
@@ -197,10 +202,21 @@ def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
 
     def arguments(index: int) -> tuple[Block]:
         part = slice(bounds[index % n_blocks], bounds[index % n_blocks + 1])
-        return (Block.of(request, request.celltypes[index // n_blocks], part),)
+        return (Block.of(request, index // n_blocks, part),)
+
+    def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
+        (block,) = args
+        return [(block.some(rows),) for rows in consecutive(len(block.gene), n_pieces)]
+
+    def nbytes(args: tuple[Any, ...]) -> int:
+        (block,) = args
+        cells = cells_of(block.store, block.fingerprint, block.celltype, block.covariates)
+        return scent_bytes(block.gene, block.peak, cells, block.options)
 
     n_chunks = len(request.celltypes) * n_blocks
-    return chunks.Work("scent", scent_chunk, arguments, n_chunks, request.params, {"chunk_pairs": chunk_pairs}, folder)
+    return chunks.Work(
+        "scent", scent_chunk, arguments, n_chunks, request.params, {"chunk_pairs": chunk_pairs}, folder, split, nbytes
+    )
 
 
 def plan_certificate(request: Request, rows: Ints, certify: Certify, folder: Path) -> chunks.Work:
@@ -215,10 +231,30 @@ def plan_certificate(request: Request, rows: Ints, certify: Certify, folder: Pat
 
     def arguments(index: int) -> tuple[Block, Ints, int]:
         t, mine = cut[index]
-        return Block.of(request, request.celltypes[t], mine % n_pairs), mine, certify.n_resamples
+        return Block.of(request, t, mine % n_pairs), mine, certify.n_resamples
+
+    def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
+        block, mine, n_resamples = args
+        return [(block.some(some), mine[some], n_resamples) for some in consecutive(len(mine), n_pieces)]
+
+    def nbytes(args: tuple[Any, ...]) -> int:
+        block, _, n_resamples = args
+        cells = cells_of(block.store, block.fingerprint, block.celltype, block.covariates)
+        return certificate_bytes(block.gene, block.peak, cells, n_resamples)
 
     params = {**request.params, "stage": "certify", "certify": asdict(certify)}
-    return chunks.Work("certify", certify_chunk, arguments, len(cut), params, {}, folder)
+    return chunks.Work("certify", certify_chunk, arguments, len(cut), params, {}, folder, split, nbytes)
+
+
+def consecutive(n_rows: int, n_pieces: int) -> list[Ints]:
+    """Cut rows into up to so many pieces of consecutive ones, each of one or more.
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in consecutive(5, 2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    return np.array_split(np.arange(n_rows), max(1, min(n_rows, n_pieces)))
 
 
 def block_bounds(gene: NDArray[np.integer], size: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from enhancer_dask.report.expression import SCALES, expression_by_state
 from enhancer_dask.report.p_values import QQ_SERIES, legend_below, qq, volcano, volcanoes
 from enhancer_dask.report.save import save
 from enhancer_dask.report.style import house_style, new_axes, new_figure
-from enhancer_dask.stores import MultiomeStore
+from enhancer_dask.stores import MultiomeStore, located
 
 Pair = tuple[str, str, str]
 Drawn = Iterator[tuple[str, Figure]]
@@ -50,7 +50,7 @@ def draw_all(
     epistasis : DataFrame or path, optional
         Gives ``volcano_``, ``sum_against_both_`` and ``sum_box_<cell type>``, and where its columns are there
         ``volcano_interaction_`` and ``verdicts_<cell type>``. Published column names will do.
-    store : path, optional
+    store : path or URL, optional
         Multiome store: gives ``expression_<cell type>_<pair>``.
     pair : (gene, enhancer_1, enhancer_2), optional
         By default, in each cell type, the pair of ``epistasis`` with the smallest trusted p_saddle of the interaction,
@@ -80,7 +80,7 @@ def draw_all(
         epistasis = our_names(table)
         drawn += _of_epistasis(epistasis, label, celltype, coding)
     if store is not None:
-        drawn += _of_cells(MultiomeStore(Path(store)), epistasis, pair, celltype)
+        drawn += _of_cells(MultiomeStore(located(store)), epistasis, pair, celltype)
     elif pair is not None:
         raise InputError(f"pair {','.join(pair)}: its cells are in a store; give one")
     if links is None and epistasis is None and store is None:
