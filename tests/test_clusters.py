@@ -98,3 +98,9 @@ def test_cluster__that_cannot_start_is_named(config, text, message):
         raise AssertionError("not reached")
     with pytest.raises(ValueError, match="No clients found"):  # nothing broken is left for others to find
         default_client()
+
+
+def test_jobqueue__leaves_ctrl_c_as_it_was():
+    code = "import signal; was = signal.getsignal(signal.SIGINT); import enhancer_dask.clusters.slurm; "
+    code += "assert signal.getsignal(signal.SIGINT) is was"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from dask.utils import parse_bytes, parse_timedelta
-from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed import Status
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
@@ -22,6 +21,7 @@ from tornado.ioloop import PeriodicCallback
 
 from enhancer_dask.clusters import queue
 from enhancer_dask.clusters.adaptive import ElasticCluster
+from enhancer_dask.clusters.jobqueue import SLURMCluster, SLURMJob
 from enhancer_dask.clusters.nodes import THREAD_VARIABLES
 from enhancer_dask.clusters.profiles import SlurmProfile
 from enhancer_dask.clusters.worker import JOB_START, MARGIN, JobWorker

@@ -202,7 +202,7 @@ def workload(tmp_path_factory):
     settings = {"engine": "exact", "ladder": up_to(500), "chunk_pairs": 5, "seed": 1}
     with ed.cluster("local") as client:
         ed.scent(store, pairs, **settings, out=reference, client=client, progress=False)
-    arguments = "--all --engine exact --max-resamples 500 --chunk-pairs 5 --seed 1 --no-progress"
+    arguments = "--all --engine exact --max-resamples 500 --chunk-pairs 5 --seed 1"
     return Workload(store, pairs, tuple(arguments.split()), reference)
 
 

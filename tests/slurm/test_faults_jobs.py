@@ -96,14 +96,14 @@ def nodes_at_work(slurm):
 def test_walltime__is_reached_several_times_and_nothing_is_lost(user, slurm):
     """Three jobs of a minute for work of more than two; the slowest test of this folder, though nearly all sleep."""
     user.profile(walltime="00:01:00")
-    user.fault("slow", 1.0)
+    user.fault("slow", 0.8)
     driver, seen = user.start(), set()
 
     def ended():
         seen.update(slurm.jobs("R"))
         return driver.process.poll() is not None
 
-    wait_until(ended, 400, "the end of the run")
+    wait_until(ended, 600, "the end of the run")
     user.check_result(driver)
     assert len(seen) >= 6, seen  # each of the three is replaced
 
