@@ -1,7 +1,4 @@
-"""Execute the notebook anew and keep its outputs, without what they tell about this machine:
-
-    python examples/execute_notebook.py
-"""
+"""Execute the notebook anew and keep its outputs, without what they tell about this machine."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
     parser.add_argument("--profile", default="local", help="of cluster.yaml")
     parser.add_argument("--adapt", nargs=2, type=int, metavar=("MIN", "MAX"), help="jobs, as the work needs them")
-    parser.add_argument("--cluster", default="cluster.yaml", help="file of profiles")
+    parser.add_argument("--cluster", help="file of profiles [default: ./cluster.yaml if there]")
     return parser.parse_args()
 
 

@@ -70,7 +70,7 @@ class _Drawn(_Bar):
 
 @dataclass
 class _Lines:
-    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``, at once when it waits for something."""
+    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``; at once if it has to wait."""
 
     said: str = ""
     begin: float = field(default_factory=time.monotonic)

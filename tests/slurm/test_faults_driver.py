@@ -14,7 +14,6 @@ import pytest
 from waiting import wait_until
 
 import enhancer_dask
-from enhancer_dask.links.work import plan
 
 SOME = 30  # parts after which a fault strikes
 
@@ -70,7 +69,9 @@ def test_lost_terminal__under_nohup_the_run_goes_on(user, slurm):
 
 def test_full_partition__is_waited_for_in_words(user, slurm):
     user.profile(partition="small")
-    other = slurm.run("sbatch", "--parsable", "--partition=small", "--exclusive", "--output=/dev/null", "--wrap=sleep 600")
+    other = slurm.run(
+        "sbatch", "--parsable", "--partition=small", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"
+    )
     slurm.wait_for_jobs(1, "R")
     driver = user.start()
     driver.wait_for(lambda: len(slurm.jobs("PD")) == 3, "three pending jobs")

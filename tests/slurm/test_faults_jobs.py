@@ -75,22 +75,24 @@ def kill_processes(slurm, job):
 
 
 def test_lost_node__is_done_without_and_used_when_it_is_back(user, slurm, holding):
-    job = slurm.jobs("R")[0]
-    node = slurm.node_of(job)
+    node_of = {job: slurm.node_of(job) for job in slurm.jobs("R")}
+    node = min(node_of.values())
     slurm.kill_node(node)
-    kill_processes(slurm, job)
+    for job in node_of:
+        if node_of[job] == node:
+            kill_processes(slurm, job)
     try:
         slurm.wait_for_nodes("down*", 1)
-        holding.wait_for(lambda: nodes_at_work(slurm) and node not in nodes_at_work(slurm), "work on other nodes")
-        holding.wait_for(lambda: len(nodes_at_work(slurm)) == 3, "three jobs on two nodes")
+        holding.wait_for(lambda: n_at_work(slurm, but=node) == 3, "three jobs on two nodes")
     finally:
         slurm.start_node(node)
         slurm.wait_for_nodes("down*", 0)
     go_on(user, holding)
 
 
-def nodes_at_work(slurm):
-    return slurm.run("squeue", "--noheader", "--states", "R", "--format", "%N").split()
+def n_at_work(slurm, *, but):
+    nodes = slurm.run("squeue", "--noheader", "--states", "R", "--format", "%N").split()
+    return len(nodes) if but not in nodes else 0
 
 
 def test_walltime__is_reached_several_times_and_nothing_is_lost(user, slurm):

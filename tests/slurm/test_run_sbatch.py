@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -77,7 +75,7 @@ def test_run_sbatch__on_two_nodes(user, folder, slurm):
 
 def test_run_sbatch__cancelled_is_not_queued_again(user, folder, slurm):
     user.fault("hold")
-    job, log = submit(user, slurm)
+    job, _ = submit(user, slurm)
     wait_until(lambda: (user.folder / "results" / "links.parquet.parts").exists(), 60, "parts")
     slurm.run("scancel", job)
     wait_until(lambda: state_of(slurm, job)["JobState"] == "CANCELLED", 30, "the end of the job")
