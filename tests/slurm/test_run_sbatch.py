@@ -60,7 +60,7 @@ def test_run_sbatch__queues_itself_again_before_the_wall_time(user, folder, slur
     assert "what is finished is kept" in log()
     assert f"job {job} is queued again" in log()
     user.mend("hold")
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM lets a job wait before it starts again
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")  # by itself after two minutes
     wait_until(lambda: state_of(slurm, job)["JobState"] == "COMPLETED", 180, "the end of the run")
     assert '"n_tested"' in log()
     check_links(user)
