@@ -3,13 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, default_client
 
 from enhancer_dask.clusters import client_or_threads, cluster, read_profile
-from enhancer_dask.errors import InputError
+from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
+from enhancer_dask.clusters.check import _problems, check
+from enhancer_dask.clusters.nodes import gpus, versions
+from enhancer_dask.errors import ClusterError, InputError
 
 
 @pytest.fixture
@@ -106,3 +110,66 @@ def test_jobqueue__leaves_ctrl_c_as_it_was():
     code = "import signal; was = signal.getsignal(signal.SIGINT); import enhancer_dask.clusters.slurm; "
     code += "assert signal.getsignal(signal.SIGINT) is was"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_cluster__of_this_machine_follows_the_chunks_that_are_left(config):
+    path = config("local:\n  memory_limit: 1GiB\n")
+    with cluster("local", adapt=(0, 2), config=path) as client:
+        assert client.nthreads() == {}
+        tell_demand(client, 5)
+        client.wait_for_workers(2, timeout=60)
+        assert 0 < chunk_bytes(client) < 2**30
+        assert chunk_seconds(client) is None
+        assert trouble(client) is None
+        client.cluster.scale(1)  # ends adapt
+        deadline = time.monotonic() + 30
+        while len(client.nthreads()) != 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(client.nthreads()) == 1
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_cluster__cannot_adapt_what_others_started(config):
+    path = config("there:\n  scheduler: tcp://127.0.0.1:1\n")
+    with (
+        pytest.raises(InputError, match="profile 'there': adapt wants jobs or workers of ours"),
+        cluster("there", adapt=(0, 1), config=path),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_cluster__where_there_is_no_slurm(config, tmp_path, monkeypatch):
+    path = config(f"slurm:\n  kind: slurm\n  memory: 1GB\n  interface: lo\n  log_directory: {tmp_path / 'logs'}\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(ClusterError, match="profile 'slurm': SLURM refuses the jobs: sbatch: cannot be started here"),
+        cluster("slurm", config=path),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_check__of_this_machine(config, tmp_path):
+    said = []
+    found = check("local", config("local:\n  memory_limit: 1GiB\n"), say=said.append)
+    assert found["versions"] == versions()
+    assert found["memory_limit"] == 2**30
+    assert found["sees_driver_folder"]
+    assert "memory: 1.00 GiB of the worker" in "\n".join(said)
+
+
+def test_problems__are_named_together():
+    found = {
+        "versions": versions() | {"numpy": "1.0"},
+        "scratch": {"folder": "/scratch", "free": 0, "error": "no space"},
+        "gpus": [],
+    }
+    problems = _problems(found, wants_gpus=True)
+    assert [problem.split()[0] for problem in problems] == ["numpy", "nothing", "it"]
+    assert len(_problems(found, wants_gpus=False)) == 2
+
+
+def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert gpus() == ["NVIDIA H200, 143771 MiB"]

@@ -73,7 +73,7 @@ def _first_worker(
 ) -> tuple[str, dict[str, Any]]:
     """Address and description of the first worker that comes."""
     deadline, said = time.monotonic() + timeout, None
-    while not (workers := client.scheduler_info(n_workers=1)["workers"]):
+    while not (workers := client.scheduler_info()["workers"]):
         why = trouble(client)
         if time.monotonic() > deadline:
             raise ClusterError(f"profile {profile!r}: no worker within {timeout:g} s ({why or 'nothing is known'})")

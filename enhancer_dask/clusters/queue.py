@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+logger = logging.getLogger(__name__)
 TIMEOUT_S = 60.0
 # states in which a job has, or will have, processes
 ALIVE = frozenset(
@@ -79,11 +81,13 @@ async def cancel(jobs: Sequence[str], *, tries: int = 3) -> None:
     for attempt in range(tries if jobs else 0):
         try:
             await call("scancel", *jobs)
+            return
         except CommandError as err:
-            if err.passes and attempt + 1 < tries:
-                await asyncio.sleep(1)
-                continue
-        return
+            if not err.passes:
+                return
+            if attempt + 1 == tries:
+                logger.warning("jobs %s could not be cancelled (%s)", ", ".join(jobs), err)
+            await asyncio.sleep(1)
 
 
 def last_words(log: Path, n_lines: int = 3) -> str:

@@ -141,9 +141,10 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         async with self._keeping:
             jobs = dict(self.workers)  # as they were before the question: a job submitted later is not in the answer
             try:
-                self._look(jobs, await queue.ask())
-            except queue.CommandError:
-                return  # the controller is away; what we knew stands
+                states = await queue.ask()
+            except queue.CommandError:  # the controller is away; what we knew stands
+                jobs, states = {key: job for key, job in jobs.items() if job.refusal}, {}
+            self._look(jobs, states)
             over = [key for key, job in jobs.items() if job.over]
             if over and self.status == Status.running and time.monotonic() >= self._not_before:
                 await self._replace(over)
@@ -193,6 +194,7 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 
     async def _close(self) -> None:
         if self.status in (Status.running, Status.failed):
+            self.periodic_callbacks["keeper"].stop()
             async with self._keeping, self._lock:  # a submission under way ends first
                 jobs = [job for job in self.workers.values() if job.job_id and not job.over]
                 self.worker_spec.clear()
@@ -207,7 +209,8 @@ def job_options(profile: SlurmProfile) -> dict[str, Any]:
     extra = ["--worker-class", f"{JobWorker.__module__}.{JobWorker.__qualname__}", "--no-dashboard"]
     prologue = [f"export {variable}={_threads(profile)}" for variable in THREAD_VARIABLES]
     if profile.walltime_s is not None:
-        stagger = profile.margin_s / 4
+        # not all at once, and yet long enough to be worth the start
+        stagger = min(profile.margin_s / 4, (profile.walltime_s - profile.margin_s) / 8)
         lifetime = profile.walltime_s - profile.margin_s - stagger
         extra += ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
         prologue += [f"export {JOB_START}=$(date +%s)", f"export {MARGIN}={profile.margin_s:.0f}"]

@@ -41,4 +41,8 @@ class JobWorker(Worker):
             await asyncio.sleep(0.1)
         # others take over results that nobody fetched yet; what waits here goes back to the scheduler
         await self.scheduler.retire_workers(workers=[self.address], close_workers=False, remove=True)
+        # where no other worker is there to take them, Dask would count what waits here as killed
+        await self.scheduler.unregister(
+            address=self.address, expected=True, close=False, stimulus_id=f"leaving-{time.time()}"
+        )
         await self.close(nanny=not (self.lifetime_restart if restart is None else restart), reason=reason)
