@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,8 +46,8 @@ def large(index):
 
 def lose_folder(index, folder):
     """Chunk 3 takes the folder of parts away before it writes, as a lost mount does."""
-    if index == 3:
-        shutil.rmtree(folder)
+    if index == 3 and os.path.exists(folder):
+        os.rename(folder, f"{folder}.unmounted")
     return square(index)
 
 
@@ -135,10 +134,12 @@ def test_run__other_versions_on_the_worker_stop_it(client, tmp_path, monkeypatch
     assert not list(work.folder.glob("part-*"))
 
 
-def test_run__scheduler_that_is_gone_is_said(tmp_path):
+def test_run__scheduler_that_is_gone_is_said(tmp_path, monkeypatch):
     work = make(tmp_path, 200, slow_square, 0.1)
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
     file = tmp_path / "scheduler.json"
+    paths = [str(Path(__file__).parent), *sys.path]  # where the tasks are
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     scheduler = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)
     worker = None
     try:
@@ -155,9 +156,7 @@ def test_run__scheduler_that_is_gone_is_said(tmp_path):
                 scheduler.kill()
 
             threading.Thread(target=kill, daemon=True).start()
-            with pytest.raises(
-                ClusterError, match=r"test: the scheduler at tcp://\S+ is gone; what is finished is kept"
-            ):
+            with pytest.raises(ClusterError, match=r"the scheduler at tcp://\S+ is gone; what is finished is kept"):
                 chunks.run(work, client, progress=False)
     finally:
         for process in filter(None, (scheduler, worker)):
@@ -214,7 +213,7 @@ def test_run__when_all_chunks_failed_other_parameters_may_follow(client, tmp_pat
     with pytest.raises(ChunkError, match=r"3 of 3 chunks failed\. First: chunk 0"):
         chunks.run(work, client, retries=0, progress=False)
     assert sorted(read_journal(work.folder).failed) == [0, 1, 2]
-    assert chunks.run(make(tmp_path, 5), client, progress=False).n_computed == 5
+    assert chunks.run(make(tmp_path, 2), client, progress=False).n_computed == 2
 
 
 def test_run__journal_after_a_driver_that_was_killed(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from enhancer_dask.chunks.journal import JOURNAL
 from enhancer_dask.chunks.work import Work
 from enhancer_dask.errors import StoreError
 from enhancer_dask.io.files import staged
@@ -57,15 +58,16 @@ def claim(work: Work) -> None:
             raise StoreError(f"{path}: damaged, not a manifest ({err})") from err
         if there == work.manifest:
             return
-        if any(PART.fullmatch(name) for name in os.listdir(work.folder)):  # else there is nothing to lose
+        if _listed(work.folder):  # else there is nothing to lose
             check_params(work.folder, there, work.manifest)
+        (work.folder / JOURNAL).unlink(missing_ok=True)  # it tells about other chunks
     with staged(path) as file:
         file.write_text(json.dumps(work.manifest, indent=1))
 
 
 def find(work: Work, *, check: bool = True) -> Found:
     """What the folder holds; with ``check`` only parts that are readable and made with these parameters count."""
-    names = [name for name in os.listdir(work.folder) if PART.fullmatch(name)]
+    names = _listed(work.folder)
     if check:
         good = partial(_carrying, work.folder, work.signature.encode())
         with ThreadPoolExecutor(READERS) as pool:
@@ -95,7 +97,7 @@ def wait_for_late(work: Work, n_pieces: NDArray[np.int32]) -> None:
     """
     deadline = time.monotonic() + LATE_S
     while True:
-        there = set(os.listdir(work.folder))
+        there = set(_listed(work.folder))
         late = next((name for name in _names(work, n_pieces) if name not in there), None)
         if late is None:
             return
@@ -105,6 +107,14 @@ def wait_for_late(work: Work, n_pieces: NDArray[np.int32]) -> None:
                 "process see the same folder? If so, run the same command again"
             )
         time.sleep(1.0)
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names of the parts."""
+    try:
+        return [name for name in os.listdir(folder) if PART.fullmatch(name)]
+    except OSError as err:
+        raise StoreError(f"{folder}: cannot be listed ({err.strerror}); run the same command again") from err
 
 
 def _names(work: Work, n_pieces: NDArray[np.int32]) -> list[str]:

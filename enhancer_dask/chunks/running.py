@@ -33,7 +33,8 @@ WAKE_S = 1.0  # the longest time that new workers wait for chunks
 JOURNAL_EVERY_S = 2.0
 TROUBLE_EVERY_S = 3.0
 # pieces in flight per thread: two, so that no worker waits for the driver; more of short ones
-FEWEST_AHEAD, MOST_AHEAD, AHEAD_S = 2, 16, 0.1
+FEWEST_AHEAD, MOST_AHEAD, AHEAD_S = 2, 16, 0.5
+BATCHES = 4  # a window is filled in; a message to the scheduler costs as much as many chunks in it
 
 
 class _Piece(NamedTuple):
@@ -167,8 +168,10 @@ class _Run:
 
     def _submit(self) -> None:
         """Fill the window, with one message to the scheduler."""
-        batch = list(islice(self._ordinary(), max(0, self.window - len(self.flying))))
-        if not batch:  # one per worker, when nothing else runs: what kills a worker takes what waits there with it
+        window = self.window
+        room = window - len(self.flying)
+        batch = list(islice(self._ordinary(), room)) if room >= max(1, window // BATCHES) else []
+        if not batch:  # one per worker, when little else runs: what kills a worker takes what waits there with it
             room = max(1, self.journal.n_workers) - len(self.flying)
             batch = list(islice(self._wanted(self.suspects), max(0, room)))
         if not batch:
@@ -258,12 +261,18 @@ class _Run:
             self.journal.failed.pop(piece.chunk, None)
 
     def _again(self, piece: _Piece, *, smaller: bool) -> None:
-        cut = self.cutter.cut(piece.chunk, at_least=AFTER_KILL * piece.of if smaller else piece.of)
-        queue = self.suspects if smaller else self.queue
-        if smaller and len(cut) > piece.of:
-            queue.extend(self._begin(piece.chunk, cut, {}))
+        """Try a piece again; one that killed its worker later, and in smaller pieces if it can be cut."""
+        if not smaller:
+            self.queue.append((piece, self._args(piece)))
+            return
+        cut = self.cutter.cut(piece.chunk, at_least=AFTER_KILL * piece.of)
+        if len(cut) > piece.of:
+            self.suspects.extend(self._begin(piece.chunk, cut, {}))
         else:
-            queue.append((piece, self.work.pieces(piece.chunk, piece.of)[piece.number - 1]))
+            self.suspects.append((piece, self._args(piece)))
+
+    def _args(self, piece: _Piece) -> Args:
+        return self.work.pieces(piece.chunk, piece.of)[piece.number - 1]
 
     @property
     def _n_left(self) -> int:
@@ -282,7 +291,10 @@ class _Run:
         now = time.monotonic()
         if now >= self.next_wake:
             self._check_scheduler()
-            threads = self.client.nthreads()
+            try:
+                threads = self.client.nthreads()
+            except OSError as err:
+                raise self._gone() from err
             self.journal.n_workers, self.journal.n_threads = len(threads), sum(threads.values())
             self.cutter.look()
             capacity.tell_demand(self.client, self._n_left)
@@ -297,11 +309,14 @@ class _Run:
 
     def _check_scheduler(self, reason: str | None = None) -> None:
         if self.client.status != "running" or reason == "scheduler-connection-lost":
-            scheduler: Any = self.client.scheduler
-            raise ClusterError(
-                f"{self.work.stage}: the scheduler at {scheduler.address} is gone; what is finished is "
-                "kept, the same command goes on"
-            )
+            raise self._gone()
+
+    def _gone(self) -> ClusterError:
+        scheduler: Any = self.client.scheduler
+        return ClusterError(
+            f"{self.work.stage}: the scheduler at {scheduler.address} is gone; what is finished is kept, the same "
+            "command goes on"
+        )
 
     def _write_journal(self) -> None:
         self.journal.n_running, self.journal.errors = len(self.open), self.failures.last
@@ -312,7 +327,8 @@ class _Run:
     def _end(self, state: Any, message: str, show: Shown) -> None:
         """Leave nothing in flight, and tell how it ended."""
         if self.flying and self.client.status == "running":
-            self.client.cancel([future for future, _ in self.flying.values()], force=True)
+            with suppress(OSError):  # a scheduler that goes right now is no news
+                self.client.cancel([future for future, _ in self.flying.values()], force=True)
         self.flying.clear()
         self.open.clear()
         capacity.tell_demand(self.client, None)
