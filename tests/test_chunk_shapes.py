@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from enhancer_dask.interactions import census as census_stage
 from enhancer_dask.interactions import work as epistasis_work
 from enhancer_dask.interactions.contrasts import Options as StateOptions
+from enhancer_dask.interactions.memory import census_bytes, epistasis_bytes
 from enhancer_dask.interactions.rows import PairRows
 from enhancer_dask.links import work as links_work
+from enhancer_dask.links.memory import Cells, scent_bytes
 from enhancer_dask.links.pair_tests import Options
 from enhancer_dask.stats.bootstrap import up_to
 from enhancer_dask.stores import MultiomeStore
@@ -101,10 +105,16 @@ def test_split__is_pure_and_every_work_has_an_estimate(make, data, tested, tmp_p
     assert 0 < max(sizes) <= work.nbytes(args)
 
 
-def test_nbytes__grows_with_what_takes_memory(data, tested, tmp_path):
-    def estimate(make, **options):
-        work = make(data, tested, tmp_path, **options)
-        return work.nbytes(work.arguments(0))
-
-    assert estimate(scent_work, engine="exact") < estimate(scent_work)
-    assert estimate(epistasis_work_of) < estimate(epistasis_work_of, expected=1_000_000)
+def test_bytes__grow_with_what_takes_memory():
+    cells = Cells(50_000, 2, 0, 2, 1, np.full(64, 5_000))
+    gene, peak = np.repeat(np.arange(4), 16), np.arange(64)
+    rows = PairRows("A", gene, peak, (peak + 1) % 64)
+    plain, states = Options(ladder=LADDER), StateOptions(ladder=LADDER)
+    whole, half = scent_bytes(gene, peak, cells, plain), slice(None, 32)
+    assert scent_bytes(gene[half], peak[half], cells, plain) < whole
+    assert scent_bytes(gene, peak, replace(cells, n=10_000), plain) < whole
+    assert scent_bytes(gene, peak, cells, Options(ladder=LADDER, engine="exact")) < whole
+    assert scent_bytes(gene, peak, replace(cells, open_cells=cells.open_cells * 4), plain) > whole
+    assert epistasis_bytes(rows.some(half), cells, states) < epistasis_bytes(rows, cells, states)
+    assert epistasis_bytes(rows, cells, replace(states, expected=20_000)) > epistasis_bytes(rows, cells, states)
+    assert census_bytes(rows.some(slice(None, 16)), cells) <= census_bytes(rows, cells)

@@ -7,7 +7,7 @@ that of the command line or the notebook.
 import signal
 
 _set_handler = signal.signal
-signal.signal = lambda *_: None  # type: ignore[assignment]
+signal.signal = lambda *_: None
 try:
     from dask_jobqueue.slurm import SLURMCluster as SLURMCluster
     from dask_jobqueue.slurm import SLURMJob as SLURMJob

@@ -16,6 +16,7 @@ from enhancer_dask.links.memory import (
     counts_bytes,
     ladder_bytes,
     moments_bytes,
+    resamples_of_block,
 )
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def epistasis_bytes(rows: PairRows, cells: Cells, options: Options) -> int:
     held += (ROWS_OF_FITS + 6 * cells.n_covariates) * n * FLOAT + options.expected * n * (2 + FLOAT)
     refits = ladder_bytes(n, 4 * n_pairs, options.ladder)
     if options.regression == "poisson" and options.engine != "exact":
-        refits += moments_bytes(n_genes, _listed(rows, cells), cells, 0)
-    elif options.regression == "negbin":  # the resamples of a test's own cells, and as weights
-        refits += n * 100 * FLOAT
+        refits += moments_bytes(n_genes, _listed(rows, cells), n, cells.n_covariates)
+    elif options.regression == "negbin":  # resamples of a test's own cells, twice, and as float64
+        refits += resamples_of_block(n, 4 * n_pairs, options.ladder) * n * (2 + 2 + FLOAT)
     reading = counts + max(n_genes, n_peaks) * n + READING
     return SMALL + max(reading, _census(rows, cells) + held, held + refits)
 

@@ -43,13 +43,7 @@ class Cells:
     """Of a count in the store."""
     atac_bytes: int
     open_cells: Ints
-    """Of each peak of the store."""
-
-    @property
-    def n_listed(self) -> Ints:
-        """Cells that the refit engine lists for each peak: those of the rarer state; any of them where dummies are."""
-        most = np.full(len(self.open_cells), self.n) if self.n_dummies else self.open_cells
-        return most if self.n_dummies else np.minimum(most, self.n - most)
+    """Of each peak of the store, shape (P,)."""
 
 
 @lru_cache(maxsize=64)
@@ -71,13 +65,17 @@ def scent_bytes(gene: Ints, peak: Ints, cells: Cells, options: Options) -> int:
     n_genes, n_peaks, n_pairs, n = len(np.unique(gene)), len(peaks), len(gene), cells.n
     reading = counts_bytes(n_genes, n_peaks, cells) + max(n_genes, n_peaks) * n + READING
     # counts as float64; the peak's indicators, and on the way there a mask
-    held = counts_bytes(n_genes, n_peaks, cells) + n_genes * n * FLOAT + 2 * n_peaks * n
+    indicators = 2 if options.binarise or cells.atac_bytes == 1 else FLOAT
+    held = counts_bytes(n_genes, n_peaks, cells) + (n_genes * FLOAT + n_peaks * indicators) * n
     held += (ROWS_OF_FITS + 3 * cells.n_covariates) * n * FLOAT
     refits = ladder_bytes(n, n_pairs, options.ladder)
     if options.regression == "negbin":  # each test keeps its peak
         refits += n_pairs * n
     elif options.engine != "exact":
-        refits += moments_bytes(n_genes, int(cells.n_listed[peaks].sum()), cells, cells.n_dummies)
+        opened_in = cells.open_cells[peaks]
+        rarer = int(np.minimum(opened_in, n - opened_in).sum())  # those of the commoner value are not listed
+        n_listed = rarer if options.binarise and not cells.n_dummies else n_peaks * n
+        refits += moments_bytes(n_genes, n_listed, n, cells.n_covariates - cells.n_dummies)
     return SMALL + max(reading, held + refits)
 
 
@@ -97,25 +95,25 @@ def counts_bytes(n_genes: int, n_peaks: int, cells: Cells) -> int:
     return (n_genes * cells.rna_bytes + n_peaks * cells.atac_bytes) * cells.n
 
 
+def resamples_of_block(n: int, n_tests: int, ladder: Sequence[Rung]) -> int:
+    """Resamples drawn at a time, as if no test stopped before the last rung."""
+    return min(max(rung.n_resamples for rung in ladder), bootstrap._block_size(n, n_tests))
+
+
 def ladder_bytes(n: int, n_tests: int, ladder: Sequence[Rung]) -> int:
-    """Resamples of a block and their coefficients, as if no test stopped before the last rung."""
-    largest = max(rung.n_resamples for rung in ladder)
-    block = min(largest, bootstrap._block_size(n, n_tests))
-    return block * (2 * n + COEFFICIENT * n_tests)
+    """Resamples of a block and their coefficients."""
+    return resamples_of_block(n, n_tests, ladder) * (2 * n + COEFFICIENT * n_tests)
 
 
-def moments_bytes(n_genes: int, n_listed: int, cells: Cells, n_dummies: int) -> int:
+def moments_bytes(n_genes: int, n_listed: int, n: int, n_slopes: int) -> int:
     """What the moments engine keeps beside counts and indicators; ``n_listed`` cells are in its groups."""
-    n, c = cells.n, cells.n_covariates - n_dummies
-    n_terms = len(monomials(c, moments._highest_degree(c)).axis)
+    n_terms = len(monomials(n_slopes, moments._highest_degree(n_slopes)).axis)
     # expected counts, as a list of rows and as an array; moments in the shared basis
     of_genes = 2 * n_genes * n * FLOAT + n_genes * (n_terms + 4) * LANES * FLOAT
     listed = 3 * n_listed * 4  # the list, while it grows or is copied
-    features = (n_terms + c + 8) * n * (FLOAT + 4)
+    features = (n_terms + n_slopes + 8) * n * (FLOAT + 4)
     tiles = LANES * n * (4 + FLOAT) + LANES * n * (FLOAT + 4)  # of resamples; basis, in both precisions
-    making = 0
-    if c in shared_sums.POINTS_PER_AXIS and not n_dummies:
-        n_thetas = shared_sums.POINTS_PER_AXIS[c] ** c
-        if n * n_thetas <= shared_sums.MOST_NUMBERS:
-            making = 2 * n_thetas * n * FLOAT + 2 * LANES * n * FLOAT  # a grid of functions, twice
+    n_thetas = shared_sums.POINTS_PER_AXIS.get(n_slopes, 0) ** n_slopes
+    shared = n_slopes in shared_sums.POINTS_PER_AXIS and n * n_thetas <= shared_sums.MOST_NUMBERS
+    making = (n_thetas + 2 * LANES) * n * FLOAT if shared else 0  # of the basis: a grid of functions, rows and a copy
     return of_genes + listed + max(features + tiles, making)

@@ -105,10 +105,10 @@ class Block:
     options: Options
 
     @classmethod
-    def of(cls, request: Request, t: int, part: slice | Ints) -> Block:
-        """Pairs ``part`` of a request in its cell type ``t``."""
+    def of(cls, request: Request, celltype: str, part: slice | Ints) -> Block:
+        """Pairs ``part`` of a request."""
         return cls(
-            request.store, request.fingerprint, request.celltypes[t], request.gene[part], request.peak[part],
+            request.store, request.fingerprint, celltype, request.gene[part], request.peak[part],
             request.covariates, request.offset, request.options,
         )  # fmt: skip
 
@@ -202,7 +202,7 @@ def plan(request: Request, folder: Path, chunk_pairs: int) -> chunks.Work:
 
     def arguments(index: int) -> tuple[Block]:
         part = slice(bounds[index % n_blocks], bounds[index % n_blocks + 1])
-        return (Block.of(request, index // n_blocks, part),)
+        return (Block.of(request, request.celltypes[index // n_blocks], part),)
 
     def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
         (block,) = args
@@ -231,7 +231,7 @@ def plan_certificate(request: Request, rows: Ints, certify: Certify, folder: Pat
 
     def arguments(index: int) -> tuple[Block, Ints, int]:
         t, mine = cut[index]
-        return Block.of(request, t, mine % n_pairs), mine, certify.n_resamples
+        return Block.of(request, request.celltypes[t], mine % n_pairs), mine, certify.n_resamples
 
     def split(args: tuple[Any, ...], n_pieces: int) -> list[tuple[Any, ...]]:
         block, mine, n_resamples = args
