@@ -91,8 +91,8 @@ try:
     print("working", flush=True)
     time.sleep(100)
 except Interrupted as stop:
-    print("cleaning:", stop, flush=True)
     try:
+        print("cleaning:", stop, flush=True)
         sys.stdin.readline()
         print("clean", flush=True)
     except Interrupted as stop:
