@@ -173,3 +173,14 @@ def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert gpus() == ["NVIDIA H200, 143771 MiB"]
+
+
+def test_clusters__leave_ctrl_c_alone_and_can_be_imported_from_a_thread():
+    code = (
+        "import signal, threading\n"
+        "thread = threading.Thread(target=lambda: print(__import__('enhancer_dask.clusters').__name__))\n"
+        "thread.start(); thread.join()\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "enhancer_dask\n"), done.stderr

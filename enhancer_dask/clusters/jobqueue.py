@@ -1,15 +1,25 @@
-"""What is used of dask-jobqueue, imported without its side effect: it makes Ctrl-C end the process without a word.
+"""dask-jobqueue, without the handler of Ctrl-C that its import installs.
 
-``dask_jobqueue.runner`` sets a handler of SIGINT when it is imported, which fails in a thread and elsewhere replaces
-that of the command line or the notebook.
+That one ends the process without an error, wherever it is, and cannot even be installed from a thread.
 """
 
-import signal
+from __future__ import annotations
 
-_set_handler = signal.signal
-signal.signal = lambda *_: None
-try:
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _no_new_handlers() -> Iterator[None]:
+    install = signal.signal
+    signal.signal = lambda *_: None
+    try:
+        yield
+    finally:
+        signal.signal = install
+
+
+with _no_new_handlers():
     from dask_jobqueue.slurm import SLURMCluster as SLURMCluster
     from dask_jobqueue.slurm import SLURMJob as SLURMJob
-finally:
-    signal.signal = _set_handler
