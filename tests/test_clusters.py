@@ -106,12 +106,6 @@ def test_cluster__that_cannot_start_is_named(config, text, message):
         default_client()
 
 
-def test_jobqueue__leaves_ctrl_c_as_it_was():
-    code = "import signal; was = signal.getsignal(signal.SIGINT); import enhancer_dask.clusters.slurm; "
-    code += "assert signal.getsignal(signal.SIGINT) is was"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
 def test_cluster__of_this_machine_follows_the_chunks_that_are_left(config):
     path = config("local:\n  memory_limit: 1GiB\n")
     with cluster("local", adapt=(0, 2), config=path) as client:

@@ -96,9 +96,9 @@ def n_at_work(slurm, *, but):
 
 
 def test_walltime__is_reached_several_times_and_nothing_is_lost(user, slurm):
-    """Three jobs of a minute for work of more than two; the slowest test of this folder, though nearly all sleep."""
+    """Three jobs of a minute for work of about two; the slowest test of this folder, though nearly all sleep."""
     user.profile(walltime="00:01:00")
-    user.fault("slow", 0.8)
+    user.fault("slow", 0.6)
     driver, seen = user.start(), set()
 
     def ended():
