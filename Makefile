@@ -9,7 +9,7 @@ demo: .venv/demo.stamp
 	$(BIN)/enhancer-dask demo --out demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

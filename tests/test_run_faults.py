@@ -290,3 +290,13 @@ def test_read_journal__damaged_file_is_named_and_a_run_does_not_mind(client, tmp
         read_journal(work.folder)
     assert chunks.run(work, client, progress=False).n_found == 8
     assert isinstance(read_journal(work.folder), Journal)
+
+
+def test_lines__tell_at_once_what_a_run_waits_for(capsys):
+    with progress.shown("scent", show=True) as show:
+        for message in ("", "3 jobs pending: Resources", "3 jobs pending: Resources", "3 jobs starting", ""):
+            show(Journal("scent", 300, message=message))
+    assert capsys.readouterr().err.splitlines() == [
+        "scent: 0 of 300 chunks, 0 workers, 3 jobs pending: Resources",
+        "scent: 0 of 300 chunks, 0 workers, 3 jobs starting",
+    ]

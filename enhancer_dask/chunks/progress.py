@@ -70,15 +70,17 @@ class _Drawn(_Bar):
 
 @dataclass
 class _Lines:
-    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``."""
+    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``; at once if it has to wait."""
 
+    said: str = ""
     begin: float = field(default_factory=time.monotonic)
     next: float = field(default_factory=lambda: time.monotonic() + LINE_EVERY_S)
 
     def __call__(self, journal: Journal) -> None:
-        if time.monotonic() >= self.next:
+        waits = journal.state == "running" and journal.message not in ("", self.said)
+        if waits or time.monotonic() >= self.next:
             print(line(journal, time.monotonic() - self.begin), file=sys.stderr, flush=True)
-            self.next = time.monotonic() + LINE_EVERY_S
+            self.said, self.next = journal.message, time.monotonic() + LINE_EVERY_S
 
 
 def line(journal: Journal, seconds: float) -> str:

@@ -8,10 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from user import User, Workload
+from waiting import wait_until
+
+import enhancer_dask as ed
+from enhancer_dask.simulate.multiome import write_simulation
+from enhancer_dask.stats.bootstrap import up_to
 
 NODES = ("n1", "n2", "n3")
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "scancel", "squeue", "sinfo", "scontrol")
@@ -131,16 +136,6 @@ class Slurm:
             return
 
 
-def wait_until(condition, timeout: float, what: str):
-    """Wait for something true and return it."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout} s in vain for {what}")
-        time.sleep(0.2)
-    return value
-
-
 def _start_munge() -> None:
     if subprocess.run("munge -n | unmunge", shell=True, capture_output=True).returncode == 0:
         return
@@ -192,3 +187,30 @@ def profiles(slurm, tmp_path):
         f"  python: {sys.executable}\n"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def workload(tmp_path_factory):
+    """Some 400 chunks of real work, and the table they make on a LocalCluster that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("workload")
+    cells = {"A": 400, "B": 300}
+    simulation = ed.simulate_multiome(n_cells=cells, n_genes=40, n_background_genes=60, seed=5)
+    files = write_simulation(simulation, folder)
+    store, pairs, reference = folder / "multiome.zarr", folder / "pairs.parquet", folder / "reference.parquet"
+    ed.ingest(files["multiome"], store, cells=files["cells"], gtf=files["gtf"])
+    ed.candidates(store, pairs)
+    settings = {"engine": "exact", "ladder": up_to(500), "chunk_pairs": 5, "seed": 1}
+    with ed.cluster("local") as client:
+        ed.scent(store, pairs, **settings, out=reference, client=client, progress=False)
+    arguments = "--all --engine exact --max-resamples 500 --chunk-pairs 5 --seed 1"
+    return Workload(store, pairs, tuple(arguments.split()), reference)
+
+
+@pytest.fixture
+def user(slurm, workload, tmp_path):
+    """Someone at the login node of this SLURM; nothing of theirs is left for the next test."""
+    someone = User(tmp_path, workload)
+    yield someone
+    someone.stop()
+    slurm.run("scancel", "--user", str(os.getuid()))
+    slurm.wait_for_jobs(0)
