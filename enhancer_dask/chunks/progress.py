@@ -92,7 +92,8 @@ def line(journal: Journal) -> str:
     >>> line(Journal("scent", 300, n_done=120, refits_per_second=4500.0, seconds_left=240.0, n_workers=6))
     'scent: 120 of 300 chunks, 6 workers, 4,500 refits/s, about 4 min left'
     """
-    words = [f"{journal.stage}: {journal.n_done:,} of {journal.n_chunks:,} chunks, {journal.n_workers} workers"]
+    words = [f"{journal.stage}: {journal.n_done:,} of {journal.n_chunks:,} chunks"]
+    words.append("1 worker" if journal.n_workers == 1 else f"{journal.n_workers:,} workers")
     if journal.refits_per_second is not None:
         words.append(f"{journal.refits_per_second:,.0f} refits/s")
     return ", ".join(filter(None, [*words, _left(journal), journal.message]))
