@@ -53,6 +53,9 @@ def test_read_profile__names_what_is_wrong(config, text, message):
 def test_read_profile__without_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read_profile().n_workers is None
+    (tmp_path / "cluster.yaml").write_text("other:\n  n_workers: 2\n")
+    assert read_profile().n_workers is None
+    (tmp_path / "cluster.yaml").unlink()
     with pytest.raises(InputError, match="cluster.yaml: no such file; it should hold the profile 'slurm'"):
         read_profile("slurm")
 

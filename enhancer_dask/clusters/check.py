@@ -50,7 +50,7 @@ def check(
     """
     settings = read_profile(profile, config)
     if isinstance(settings, SlurmProfile):
-        settings = settings.model_copy(update={"jobs": 1, "adapt": None})
+        settings = settings.model_copy(update={"jobs": 1, "adapt": None, "max_failed_jobs": 1})
         say(job_script(settings))
     elif isinstance(settings, LocalProfile):
         settings = settings.model_copy(update={"n_workers": 1})
@@ -119,6 +119,11 @@ def _words(found: dict[str, Any]) -> list[str]:
 
 def _problems(found: dict[str, Any], *, wants_gpus: bool) -> list[str]:
     problems = nodes.differences(nodes.versions(), found["versions"])
+    if found["chunk_bytes"] == 0:
+        problems.append(
+            f"a worker has {format_bytes(found['memory_limit'])}, less than it takes without any chunk: give jobs more "
+            "memory or fewer processes"
+        )
     if found["scratch"]["error"]:
         problems.append(f"nothing can be written to scratch: {found['scratch']['error']}")
     if wants_gpus and not found["gpus"]:

@@ -199,7 +199,7 @@ def read_profile(name: str = "local", config: str | Path | None = None) -> Profi
     name : str
         Key in the file.
     config : path, optional
-        By default ``cluster.yaml`` of the current folder, and without one the built-in profile ``local``.
+        By default ``cluster.yaml`` of the current folder; a profile ``local`` need not be there.
 
     Raises
     ------
@@ -212,6 +212,8 @@ def read_profile(name: str = "local", config: str | Path | None = None) -> Profi
             return LocalProfile()
         raise InputError(f"{path}: no such file; it should hold the profile {name!r}")
     profiles = _read_yaml(path)
+    if config is None and name == "local" and isinstance(profiles, dict) and name not in profiles:
+        return LocalProfile()
     if not isinstance(profiles, dict) or name not in profiles:
         known = ", ".join(map(str, profiles)) if isinstance(profiles, dict) else "none"
         raise InputError(f"{path}: no profile {name!r}; profiles are: {known}")

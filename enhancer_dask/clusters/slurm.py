@@ -122,7 +122,10 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         jobs, loads = list(self.workers.values()), self.loads()
         awaited = [job for job in jobs if not (job.over or job.refusal) and loads.get(job.name) is None]
         pending = Counter(job.status_in_queue.reason for job in awaited if job.status_in_queue.state == "PENDING")
-        found = [f"{_jobs(n)} pending: {reason or 'None'}" for reason, n in pending.most_common()]
+        found = [
+            f"{_jobs(n)} pending" + ("" if reason in ("", "None") else f": {reason}")  # None: not looked at yet
+            for reason, n in pending.most_common()
+        ]
         if n_starting := len(awaited) - sum(pending.values()):
             found.append(f"{_jobs(n_starting)} starting")
         if refused := [job.refusal for job in jobs if job.refusal]:
@@ -176,7 +179,8 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
             self._defect = f"{where}: SLURM refuses the jobs: {job.refusal}"
         elif self._n_failed >= self.profile.max_failed_jobs:
             self._defect = (
-                f"{where}: {self._n_failed} jobs in a row ended before a worker came. The last, job {job.job_id} "
+                f"{where}: {_jobs(self._n_failed)}{' in a row' * (self._n_failed > 1)} ended before a worker came. "
+                f"The last, job {job.job_id} "
                 f"({job.status_in_queue.state.lower()}), says in {job.log}: {queue.last_words(job.log)}"
             )
 

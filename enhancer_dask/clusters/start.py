@@ -54,7 +54,7 @@ def cluster(
         Fewest and most jobs (of SLURM) or workers (of this machine), as there is work; by default what the profile
         says. ``client.cluster.scale(...)`` and ``client.cluster.adapt(...)`` change it at any time.
     config : path, optional
-        By default ``cluster.yaml`` of the current folder, and without one the built-in profile ``local``.
+        By default ``cluster.yaml`` of the current folder; a profile ``local`` need not be there.
     say : function of a text, optional
         Is told the address of the dashboard.
 

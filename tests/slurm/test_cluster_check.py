@@ -63,6 +63,18 @@ def test_check__a_resource_that_slurm_does_not_have_is_named(profile):
         check("slurm", profile(gpus=1), say=lambda _: None)
 
 
+def test_check__shows_the_log_of_the_probe_at_once(profile):
+    message = r"profile 'slurm': 1 job ended before a worker came. The last, job \d+ .*/no/python: No such"
+    with pytest.raises(ClusterError, match=message):
+        check("slurm", profile(python="/no/python"), say=lambda _: None, timeout=60)
+
+
+def test_check__refuses_workers_that_have_no_memory_for_a_chunk(profile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ClusterError, match=r"a worker has 3\d\d.* MiB, less than it takes without any chunk"):
+        check("slurm", profile(memory="500MB"), say=lambda _: None)
+
+
 def test_check__tells_why_it_waits(slurm, profile):
     said = []
     slurm.run("scontrol", "update", "PartitionName=small", "State=DOWN")
