@@ -37,7 +37,7 @@ def test_notebook__gives_the_numbers_that_it_shows(monkeypatch):
     kept = nbformat.read(NOTEBOOK, as_version=4)
     fresh = execute(copy.deepcopy(kept))
     numbers = [output["data"]["text/plain"] for output in results(kept) if output["data"]["text/plain"].startswith("{")]
-    assert len(numbers) == 2
+    assert len(numbers) == 3
     assert numbers == [out["data"]["text/plain"] for out in results(fresh) if out["data"]["text/plain"].startswith("{")]
     kinds = {kind for output in results(kept) for kind in output["data"]}
     assert {"image/png", "text/html"} < kinds

@@ -70,6 +70,7 @@ def test_run_sbatch__on_two_nodes(user, folder, slurm):
     job, log = submit(user, slurm, "--nodes=2")
     wait_until(lambda: state_of(slurm, job)["JobState"] in ("COMPLETED", "FAILED"), 180, "the end of the run")
     assert state_of(slurm, job)["JobState"] == "COMPLETED", log()
+    wait_until(lambda: not slurm.pids_of(job), 20, "the end of its scheduler and workers")
     check_links(user)
 
 
