@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from enhancer_dask.clusters import ClientSource
+from enhancer_dask.clusters import ClientSource, kept_open
 from enhancer_dask.config import RunConfig, load_config
 from enhancer_dask.errors import ResumeError
 from enhancer_dask.interactions.census import census
@@ -94,11 +94,12 @@ def run(
     """
     if not isinstance(config, RunConfig):
         config = load_config(config)
-    stages = _Stages(config, client, progress, overwrite, say)
-    store = stages.ingest()
-    pairs, n_pairs = stages.candidates(store)
-    links = stages.scent(store, pairs)
-    epistasis = stages.epistasis(store, links)
+    with kept_open(client) as source:
+        stages = _Stages(config, source, progress, overwrite, say)
+        store = stages.ingest()
+        pairs, n_pairs = stages.candidates(store)
+        links = stages.scent(store, pairs)
+        epistasis = stages.epistasis(store, links)
     figures = stages.figures(store, links, epistasis)
     return _summarise(store, pairs, stages.links, n_pairs, links, stages.out / EPISTASIS, epistasis, figures)
 

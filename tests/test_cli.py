@@ -169,7 +169,6 @@ SCENT = "scent good.zarr --pairs pairs.parquet --out links.parquet --max-resampl
         (nothing, "candidates good.zarr --out p.parquet --anchor middle", "anchor is 'middle'; want one of overlap, centre"),
         (nothing, "candidates good.zarr --out p.parquet --window -5", "window is -5 bp"),
         (spoil_newer, SCENT + " --all", "good.zarr: schema version 99"),
-        (spoil_chunk, SCENT + " --all", "chunks failed.*a chunk of 'rna' is damaged"),
         (spoil_covariate, SCENT + " --all --covariates age", "covariate 'age' is not a finite number in 1 cells of type"),
         (spoil_pairs, SCENT + " --all", "pairs.parquet: column 'peak' is missing; columns found: gene, enhancer"),
         (nothing, SCENT + " --celltype NK", "no cell is of type 'NK'; types are: A, B"),
@@ -221,6 +220,15 @@ def test_cli__pairs_of_candidates_with_enough_cells(workplace):
     assert (table[["n_00", "n_10", "n_01", "n_11"]].sum(axis=1) == 150).all()
     some = result(cli(*command, "--min-double", "10", "--overwrite", cwd=workplace))
     assert some["n_pairs"] == (table["n_11"] >= 10).sum() < len(table)
+
+
+def test_cli__chunks_that_failed_leave_their_journal(workplace):
+    spoil_chunk(workplace)
+    done = cli(*SCENT.split(), "--all", cwd=workplace, ok=False)
+    assert done.returncode == 5
+    assert re.search("chunks failed.*a chunk of 'rna' is damaged", done.stderr)
+    left = {p.name for p in (workplace / "links.parquet.parts").iterdir()}
+    assert {name for name in left if not name.startswith("part-")} == {"manifest.json", "progress.json"}
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, default_client
 
-from enhancer_dask.clusters import client_or_threads, cluster, read_profile
+from enhancer_dask.clusters import client_or_threads, cluster, kept_open, read_profile
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
 from enhancer_dask.clusters.check import _problems, check
 from enhancer_dask.clusters.nodes import gpus, versions
@@ -89,6 +90,27 @@ def test_client_or_threads__takes_what_there_is():
             assert given is own
         with client_or_threads(lambda: Client(running)) as opened:
             assert opened is not own
+
+
+def test_kept_open__opens_once_for_all_stages_and_only_if_there_is_work():
+    opened = []
+
+    @contextmanager
+    def source():
+        with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as running, Client(running) as client:
+            opened.append(client)
+            yield client
+
+    with kept_open(source):
+        pass
+    assert opened == []
+    with kept_open(source) as kept:
+        with client_or_threads(kept) as first:
+            assert first.submit(sum, [1, 2]).result() == 3
+        with client_or_threads(kept) as second:
+            assert second.submit(sum, [1, 2]).result() == 3
+    assert opened == [first] == [second]
+    assert first.status == "closed"
 
 
 @pytest.mark.parametrize(

@@ -6,3 +6,4 @@ from enhancer_dask.clusters.profiles import read_profile as read_profile
 from enhancer_dask.clusters.start import ClientSource as ClientSource
 from enhancer_dask.clusters.start import client_or_threads as client_or_threads
 from enhancer_dask.clusters.start import cluster as cluster
+from enhancer_dask.clusters.start import kept_open as kept_open

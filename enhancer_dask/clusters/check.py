@@ -14,6 +14,7 @@ from distributed import Client
 from enhancer_dask.clusters import nodes
 from enhancer_dask.clusters.capacity import chunk_bytes, trouble
 from enhancer_dask.clusters.profiles import LocalProfile, SlurmProfile, read_profile
+from enhancer_dask.clusters.slurm import job_script
 from enhancer_dask.clusters.start import open_profile
 from enhancer_dask.errors import ClusterError
 
@@ -50,12 +51,10 @@ def check(
     settings = read_profile(profile, config)
     if isinstance(settings, SlurmProfile):
         settings = settings.model_copy(update={"jobs": 1, "adapt": None})
+        say(job_script(settings))
     elif isinstance(settings, LocalProfile):
         settings = settings.model_copy(update={"n_workers": 1})
     with open_profile(profile, settings, say=say) as client:
-        if isinstance(settings, SlurmProfile):
-            running: Any = client.cluster
-            say(running.job_script().strip())
         address, worker = _first_worker(client, profile, say, timeout)
         found = {"address": address, **{key: worker[key] for key in ("memory_limit", "nthreads")}}
         found |= _ask(client, address, worker["local_directory"])

@@ -19,7 +19,10 @@ from enhancer_dask._version import __version__
 # those that numbers, files and the conversation of driver and workers depend on
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "pandas", "pyarrow", "zarr", "dask", "distributed")
 # of the libraries that compute
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"),
+    "ZARR_THREADING__MAX_WORKERS",  # that decode chunks of a store
+)
 
 
 @lru_cache(maxsize=1)

@@ -204,6 +204,14 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         await super()._close()
 
 
+def job_script(profile: SlurmProfile) -> str:
+    """What would be submitted, but for the address of the driver and the name of the worker."""
+    options = job_options(profile)
+    for of_the_driver in ("scheduler_options", "silence_logs"):
+        del options[of_the_driver]
+    return str(SlurmJob("tcp://<driver>", "<worker>", **options).job_script()).strip()
+
+
 def job_options(profile: SlurmProfile) -> dict[str, Any]:
     """Arguments of dask-jobqueue's cluster."""
     extra = ["--worker-class", f"{JobWorker.__module__}.{JobWorker.__qualname__}", "--no-dashboard"]

@@ -6,7 +6,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,12 @@ def _connect(name: str, settings: SchedulerProfile) -> Iterator[Client]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not end the clean-up, which would leave jobs behind."""
+    """A second Ctrl-C, or the terminal that closes, does not end the clean-up, which would leave jobs behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in stopping}
     try:
         yield
     finally:
@@ -200,6 +202,17 @@ def client_or_threads(client: ClientSource | None) -> Iterator[Client]:
     else:
         with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local, Client(local) as own:
             yield own
+
+
+@contextmanager
+def kept_open(client: ClientSource | None) -> Iterator[ClientSource | None]:
+    """The same for several stages: what a function opens for the first that has work stays open for the others."""
+    if client is None or isinstance(client, Client):
+        yield client
+        return
+    with ExitStack() as stack:
+        open_once = cache(lambda: stack.enter_context(client()))
+        yield lambda: nullcontext(open_once())
 
 
 def _current_client() -> Client | None:
