@@ -11,11 +11,12 @@ import time
 import pytest
 import yaml
 from conftest import wait_until
-from distributed import as_completed, wait
+from distributed import KilledWorker, as_completed, wait
 
 from enhancer_dask.clusters import cluster
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
 from enhancer_dask.clusters.slurm import SlurmCluster
+from enhancer_dask.clusters.worker import MARGIN
 from enhancer_dask.errors import ClusterError
 
 
@@ -107,8 +108,18 @@ def test_lifetime__chunks_are_finished_and_jobs_replaced(slurm, profile, slow):
         jobs = [job for _, job in done]  # the driver keeps no future of a chunk that is done
         assert len(jobs) == 36
         assert len(set(jobs)) > 2
-        lost = [event for event in started if event.get("action") == "remove-worker" and not event["expected"]]
-        assert lost == []  # none went while it computed, as the scheduler sees it
+        gone = [event["expected"] for event in started if event.get("action") == "remove-worker"]
+        assert gone
+        assert all(gone)  # none went while it computed, as the scheduler sees it
+
+
+def test_lifetime__a_chunk_that_outlives_its_jobs_is_given_up(profile):
+    # ten seconds of life and one more for the chunk in progress: else for ever in one job after the other
+    keys = {"walltime": "00:01:00", "lifetime_margin": "50 s", "prologue": [f"export {MARGIN}=6"]}
+    with cluster("slurm", config=profile(jobs=1, **keys)) as client:
+        client.cluster.scheduler.allowed_failures = 1
+        with pytest.raises(KilledWorker):
+            client.submit(time.sleep, 300, pure=False).result(timeout=120)
 
 
 def test_pending__is_said_and_no_error(slurm, profile):
