@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from itertools import accumulate
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from distributed import KilledWorker, as_completed, wait
 
 from enhancer_dask.clusters import cluster
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
-from enhancer_dask.clusters.slurm import SlurmCluster
+from enhancer_dask.clusters.slurm import LANES, SlurmCluster
 from enhancer_dask.clusters.worker import MARGIN
 from enhancer_dask.errors import ClusterError
 
@@ -202,6 +204,40 @@ def test_scale__in_the_middle_of_a_run(slurm, profile, slow):
         wait(futures, timeout=120)
         assert len(set(client.gather(futures))) > 1
         slurm.wait_for_jobs(1)
+
+
+@pytest.fixture
+def slow_sbatch(monkeypatch, tmp_path):
+    """Submitting takes half a second, and the site prints news; returns how many commands were at it at a time."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script, log = folder / "sbatch", tmp_path / "submissions"
+    script.write_text(
+        f'#!/bin/sh\necho + >>{log}; sleep 0.5\necho "12 of 50 nodes are free"\n/usr/bin/sbatch "$@"\necho - >>{log}\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    log.touch()
+    return lambda: list(accumulate(1 if line == "+" else -1 for line in log.read_text().splitlines()))
+
+
+def test_scale__submits_a_few_jobs_at_a_time(slurm, profile, slow_sbatch):
+    with cluster("slurm", config=profile(jobs=20)):
+        assert len(slurm.jobs()) == 20
+    assert max(slow_sbatch()) == LANES
+    assert slurm.jobs("PD", "R") == []
+
+
+def test_interrupt__while_jobs_are_submitted_leaves_none_and_submits_no_more(slurm, profile, slow_sbatch):
+    def interrupt():
+        wait_until(lambda: LANES in slow_sbatch(), 60, "submissions")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), cluster("slurm", config=profile(jobs=200)):
+        raise AssertionError("not reached")
+    assert len(slow_sbatch()) < 2 * 200
+    assert slurm.jobs("PD", "R") == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
