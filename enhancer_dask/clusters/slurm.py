@@ -113,6 +113,7 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         self._defect: str | None = None  # why no worker will come
         self._n_failed = 0  # jobs that ended without a worker, in a row
         self._n_pauses = 0  # in a row
+        self._awaited: set[str] = set()  # jobs that were starting when the first of these failed
         self._not_before = 0.0  # when jobs may be replaced
         self._keeping = asyncio.Lock()
         self._gate = Gate()
@@ -197,8 +198,11 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
                 if not job.connected:
                     failed.append(job)
         if failed:
-            self._n_failed += len(failed)
-            self._give_up_or_wait(failed[-1], hopeful=bool(there))
+            self._n_failed += sum(job.refusal is None for job in failed)
+            # a bad node ends job after job before the good ones have started their workers
+            starting = {key for key, job in jobs.items() if job.status_in_queue.state in ("CONFIGURING", "RUNNING")}
+            self._awaited = starting if self._n_pauses == 0 else self._awaited & starting
+            self._give_up_or_wait(failed[-1], hopeful=bool(there or self._awaited))
 
     def _forgive(self) -> None:
         self._n_failed, self._n_pauses, self._not_before = 0, 0, 0.0

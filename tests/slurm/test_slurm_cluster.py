@@ -141,6 +141,12 @@ def test_broken_python__is_an_error_with_the_log(profile):
         wait_until(lambda: trouble(client) == "never", 60, "an error")
 
 
+def test_bad_node__is_no_reason_to_give_up_before_the_others_have_started(profile):
+    node = "case $SLURMD_NODENAME in n1) exit 1;; *) sleep 6;; esac"
+    with cluster("slurm", config=profile(jobs=6, prologue=[node])) as client:
+        wait_until(lambda: trouble(client) and len(client.nthreads()) == 4, 60, "workers on the other nodes")
+
+
 def test_partition_that_does_not_exist__is_an_error(profile):
     with (
         pytest.raises(ClusterError, match="profile 'slurm': SLURM refuses the jobs: .*[Ii]nvalid partition"),
