@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from enhancer_dask.clusters import first_error
 from enhancer_dask.errors import InputError
+from enhancer_dask.io.files import is_url
 
 
 class _Block(BaseModel):
@@ -86,10 +87,16 @@ class EpistasisConfig(_Block):
     chunk_pairs: int | None = Field(None, ge=1, description="pairs per chunk; by default chosen from the data")
 
 
+def _no_url(path: Path) -> Path:
+    if is_url(path):
+        raise ValueError("results are written to a file system, want a path")
+    return path
+
+
 class RunConfig(_Block):
     """A whole run. Relative paths are relative to the folder of the file."""
 
-    out: Path = Field(description="folder of all results")
+    out: Annotated[Path, AfterValidator(_no_url)] = Field(description="folder of all results")
     ingest: IngestConfig
     candidates: CandidatesConfig = CandidatesConfig()
     pairs: Path | None = Field(None, description="table of gene-peak pairs to test instead of the candidates")

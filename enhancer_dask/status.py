@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from enhancer_dask.chunks import MANIFEST
 from enhancer_dask.chunks.journal import Failure, Journal, read_journal
+from enhancer_dask.chunks.pace import in_words
 from enhancer_dask.config import RunConfig, load_config
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.tables import read_meta
@@ -49,7 +50,7 @@ class StageStatus:
     seconds: float | None = None
     """Time since the last start, up to the last news."""
     seconds_left: float | None = None
-    """Estimate, at the rate since the last start."""
+    """Estimate from the speed of the last minutes."""
     time: float | None = None
     """When the result was finished, or the last news, seconds since 1970."""
     n_workers: int = 0
@@ -166,11 +167,10 @@ def _of_parts(folder: Path) -> StageStatus:
     status.command, status.folder = journal.command, journal.folder
     status.host, status.pid, status.time = journal.host, journal.pid, journal.updated
     status.seconds = journal.updated - journal.started
-    if status.seconds > 0 and journal.n_refits:
-        status.refits_per_second = journal.n_refits / status.seconds
+    status.refits_per_second = journal.refits_per_second
     if status.state == "running":
         status.n_running, status.n_workers, status.n_threads = journal.n_running, journal.n_workers, journal.n_threads
-        status.seconds_left = _seconds_left(journal)
+        status.seconds_left = journal.seconds_left
     return status
 
 
@@ -200,15 +200,6 @@ def _state(journal: Journal) -> tuple[State, str]:
     return "running", journal.message
 
 
-def _seconds_left(journal: Journal) -> float | None:
-    """At the rate since the start; None before the first chunk."""
-    n_computed = journal.n_done - journal.n_found
-    if n_computed <= 0:
-        return None
-    n_left = journal.n_chunks - journal.n_done - len(journal.failed)
-    return n_left * (journal.updated - journal.started) / n_computed
-
-
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -236,22 +227,3 @@ def n_parts(folder: Path) -> int:
 def _names(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         yield from (entry.name for entry in entries)
-
-
-def in_words(seconds: float) -> str:
-    """A duration, short.
-
-    Examples
-    --------
-    >>> in_words(42.4), in_words(200), in_words(3 * 3600 + 125), in_words(200_000)
-    ('42 s', '3 min', '3 h 02 min', '2 d 07 h')
-    """
-    seconds = max(0.0, seconds)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60:02d} h"

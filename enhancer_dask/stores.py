@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -89,6 +90,8 @@ def _open_group(path: Location) -> zarr.Group:
     if isinstance(path, Path) and not path.exists():
         raise StoreError(f"{path}: no such store")
     try:
+        if isinstance(path, str):
+            _look(path)
         group = zarr.open_group(str(path), mode="r")
     except Exception as err:
         raise StoreError(f"{path}: {_why_not_opened(path, err)}") from err
@@ -104,6 +107,12 @@ def _open_group(path: Location) -> zarr.Group:
     return group
 
 
+def _look(url: str) -> None:
+    """Read one file: zarr asks for several at once, and where one cannot be had the others print tracebacks."""
+    fs, folder = url_to_fs(url)
+    fs.cat_file(f"{folder}/zarr.json")
+
+
 def _why_not_opened(path: Location, err: Exception) -> str:
     found = _first_line(err)
     if isinstance(path, Path):
@@ -112,6 +121,8 @@ def _why_not_opened(path: Location, err: Exception) -> str:
         return "no such store"
     if isinstance(err, ImportError):
         return f"{err}; for s3:// pip install 'enhancer-dask[cloud]'"
+    if isinstance(err, ValueError) and "Protocol not known" in str(err):
+        return f"fsspec knows no such protocol ({found})"
     if isinstance(err, PermissionError) or "Credentials" in type(err).__name__:
         return (
             f"no right to read it ({found}); s3:// takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "

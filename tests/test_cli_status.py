@@ -102,8 +102,9 @@ def test_n_parts__counts_whole_chunks_and_those_in_all_their_pieces(parts):
     assert n_parts(folder) == 2
 
 
-def test_run_status__estimates_the_end(parts):
-    [stage] = run_status(parts(n_found=1, n_refits=6_000, n_running=1, n_workers=3, n_threads=3))
+def test_run_status__tells_the_speed_and_the_estimated_end(parts):
+    pace = {"refits_per_second": 100.0, "seconds_left": 180.0}
+    [stage] = run_status(parts(n_found=1, n_running=1, n_workers=3, n_threads=3, **pace))
     assert (stage.state, stage.n_done, stage.n_running, stage.n_workers) == ("running", 2, 1, 3)
     assert stage.refits_per_second == pytest.approx(100)
     assert stage.seconds_left == pytest.approx(180)
@@ -151,7 +152,14 @@ def test_run_status__lists_the_stages_of_a_run_to_come(parts):
 
 
 def test_status__fits_into_80_columns(parts):
-    folder = parts(n_found=1, n_refits=7_123_456, n_workers=300, n_threads=300, started=time.time() - 300_000).parent
+    folder = parts(
+        n_found=1,
+        refits_per_second=7_123_456.0,
+        seconds_left=1e6,
+        n_workers=300,
+        n_threads=300,
+        started=time.time() - 300_000,
+    ).parent
     told = cli("status", folder).stdout
     assert "2 of 5" in told
     assert all(len(line) <= 80 for line in told.splitlines() if not line.startswith("scent: "))

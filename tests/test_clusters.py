@@ -30,7 +30,7 @@ def config(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("local:\n  n_worker: 2\n", "profile 'local': key 'n_worker': extra inputs are not permitted .found 2"),
+        ("local:\n  n_worker: 2\n", "profile 'local': key 'n_worker': unknown key .found 2"),
         (
             "local:\n  threads_per_worker: none\n",
             "profile 'local': key 'threads_per_worker': input should be a valid int",

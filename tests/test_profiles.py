@@ -51,7 +51,9 @@ def test_cluster_yaml__has_every_key_and_says_what_it_is():
         ({"walltime": "1h"}, "key 'walltime': want minutes, MM:SS, .* .found '1h'"),
         ({"walltime": "00:00"}, "key 'walltime': want more than nothing"),
         ({"memory": "lots"}, "key 'memory': want a size like 4GB or 800MiB .found 'lots'"),
-        ({"cpus": 4}, "key 'cpus': extra inputs are not permitted .found 4"),
+        ({"cpus": 4}, "key 'cpus': unknown key .found 4.$"),
+        ({"memory": None}, "key 'memory': input should be a valid string .found None"),
+        ({"kind": "pbs"}, "key 'kind': want local, slurm, scheduler .found 'pbs'.$"),
         ({"idle_timeout": "soon"}, "key 'idle_timeout': want a time like '90 s'"),
         ({"cores": 2, "processes": 3}, "processes . threads_per_worker is 3, more than the 2 cores"),
         ({"adapt": [3, 1]}, "adapt: want .fewest, most. jobs, found .3, 1."),
@@ -120,6 +122,24 @@ def test_job_options__directives(slurm_profile):
     options = job_options(slurm_profile(gpus=2, constraint="avx2", directives=["--qos=long"]))
     assert options["job_extra_directives"] == ["--no-requeue", "--gres=gpu:2", "--constraint=avx2", "--qos=long"]
     assert "--lifetime" not in options["worker_extra_args"]  # no walltime
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slurm:\n  kind: slurm\n  cores: 4\n", "key 'memory' is missing$"),
+        ("slurm: debug\n", "want keys with values, found 'debug'"),
+        (
+            "slurm:\n  partition: debug\n",
+            "key 'partition': unknown key .*; without a key 'kind' it is one of kind local",
+        ),
+    ],
+)
+def test_read_profile__what_is_left_out_is_said(tmp_path, text, message):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"cluster.yaml: profile 'slurm': {message}"):
+        read_profile("slurm", path)
 
 
 def test_read_profile__a_scheduler_needs_no_kind(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from enhancer_dask import candidates, epistasis, ingest, scent
+from enhancer_dask.config import load_config
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.interactions.cells import cells_of_pair
 from enhancer_dask.interactions.census import census
@@ -185,6 +186,7 @@ def test_open_store__says_what_to_set_in_one_line(remote, environment, wanted):
     done = _open_in_another_process(remote, environment)
     assert done.stdout.startswith(f"{remote}: "), done.stderr
     assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
     assert re.search(wanted, done.stdout), done.stdout
 
 
@@ -207,8 +209,15 @@ except StoreError as err:
     )
 
 
-def test_urls__are_not_written_to(simulated, store, pairs):
+def test_urls__are_not_written_to(simulated, store, pairs, tmp_path):
     with pytest.raises(InputError, match="^s3://data/new.zarr: a store is written to a folder, want a path"):
         ingest(simulated["multiome"], "s3://data/new.zarr")
     with pytest.raises(InputError, match="^s3://data/links.parquet: tables are written to a file system, want a path"):
         scent(store, pairs, out="s3://data/links.parquet")
+    with pytest.raises(InputError, match="^s3:/data/links.parquet: tables are written"):  # as a command line gives it
+        scent(store, pairs, out=Path("s3://data/links.parquet"))
+    with pytest.raises(InputError, match="^s3://data/figures: figures are written to a file system"):
+        draw_all("s3://data/figures", links=pairs)
+    (tmp_path / "run.yaml").write_text("out: s3://data/results\ningest: {inputs: a.h5}\n")
+    with pytest.raises(InputError, match="run.yaml: key 'out': results are written to a file system"):
+        load_config(tmp_path / "run.yaml")

@@ -45,6 +45,10 @@ class Journal:
     """Chunks submitted and not back yet."""
     n_refits: int = 0
     """Refits of this call, where the tables count them (columns ``n_refits*``)."""
+    refits_per_second: float | None = None
+    """Of the last minutes; None as long as that says nothing."""
+    seconds_left: float | None = None
+    """Estimate from the speed of the last minutes; None as long as nobody knows."""
     state: State = "running"
     """``stopped``: interrupted, or given up (``message`` says why); ``failed``: ended with failed chunks."""
     message: str = ""

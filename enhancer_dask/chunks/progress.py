@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from enhancer_dask.chunks.journal import Journal
+from enhancer_dask.chunks.pace import in_words
 
 LINE_EVERY_S = 60.0
 DRAW_EVERY_S = 1.0  # in a notebook
@@ -50,7 +51,8 @@ class _Bar:
         self.bar, self.shown = bar, bar.add_task(stage, total=None, note="")
 
     def __call__(self, journal: Journal) -> None:
-        self.bar.update(self.shown, completed=journal.n_done, total=journal.n_chunks, note=journal.message)
+        note = ", ".join(filter(None, [_left(journal), journal.message]))
+        self.bar.update(self.shown, completed=journal.n_done, total=journal.n_chunks, note=note)
 
 
 class _Drawn(_Bar):
@@ -77,36 +79,35 @@ class _Lines:
     """
 
     said: set[str] = field(default_factory=set)
-    begin: float = field(default_factory=time.monotonic)
     next: float = field(default_factory=lambda: time.monotonic() + LINE_EVERY_S)
 
     def __call__(self, journal: Journal) -> None:
         words = re.sub(r"\d+ jobs?", "", journal.message)
         waits = journal.state == "running" and words not in ("", *self.said)
         if waits or time.monotonic() >= self.next:
-            print(line(journal, time.monotonic() - self.begin), file=sys.stderr, flush=True)
+            print(line(journal), file=sys.stderr, flush=True)
             self.said.add(words)
             self.next = time.monotonic() + LINE_EVERY_S
 
 
-def line(journal: Journal, seconds: float) -> str:
-    """One line about a run that began so many seconds ago.
+def line(journal: Journal) -> str:
+    """One line about a run.
 
     Examples
     --------
-    >>> line(Journal("scent", 300, n_done=120, n_refits=720_000, n_workers=6), 160)
+    >>> line(Journal("scent", 300, n_done=120, refits_per_second=4500.0, seconds_left=240.0, n_workers=6))
     'scent: 120 of 300 chunks, 6 workers, 4,500 refits/s, about 4 min left'
     """
-    words = [f"{journal.stage}: {journal.n_done:,} of {journal.n_chunks:,} chunks, {journal.n_workers} workers"]
-    if journal.n_refits:
-        words.append(f"{journal.n_refits / seconds:,.0f} refits/s")
-    computed = journal.n_done - journal.n_found
-    if computed and journal.n_done < journal.n_chunks:
-        minutes = seconds / computed * (journal.n_chunks - journal.n_done) / 60
-        words.append(f"about {max(1, round(minutes)):,} min left")
-    if journal.message:
-        words.append(journal.message)
-    return ", ".join(words)
+    words = [f"{journal.stage}: {journal.n_done:,} of {journal.n_chunks:,} chunks"]
+    words.append("1 worker" if journal.n_workers == 1 else f"{journal.n_workers:,} workers")
+    if journal.refits_per_second is not None:
+        words.append(f"{journal.refits_per_second:,.0f} refits/s")
+    return ", ".join(filter(None, [*words, _left(journal), journal.message]))
+
+
+def _left(journal: Journal) -> str:
+    """Empty as long as nobody knows."""
+    return "" if not journal.seconds_left else f"about {in_words(journal.seconds_left)} left"
 
 
 def _bar(console: Console | None) -> Progress:
@@ -115,7 +116,6 @@ def _bar(console: Console | None) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
     )

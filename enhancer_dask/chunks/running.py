@@ -20,6 +20,7 @@ from distributed import Client, Future, KilledWorker
 from enhancer_dask.chunks import context
 from enhancer_dask.chunks.failures import Failures, unwritable
 from enhancer_dask.chunks.journal import Journal, read_journal, write_journal
+from enhancer_dask.chunks.pace import Pace
 from enhancer_dask.chunks.parts import Found, Pieces, claim, find, wait_for_late
 from enhancer_dask.chunks.pieces import AFTER_KILL, Args, Cutter
 from enhancer_dask.chunks.progress import Shown, shown
@@ -119,6 +120,7 @@ class _Run:
         self.flying: dict[str, tuple[Future[Outcome], _Piece]] = {}
         self.back: SimpleQueue[tuple[str, Outcome | BaseException]] = SimpleQueue()
         self.numbers, self.seconds = count(), deque([1.0], maxlen=100)
+        self.pace, self.n_back = Pace(), 0
         self.next_wake = self.next_journal = self.next_trouble = 0.0
         n_found = int((self.n_pieces > 0).sum())
         command, folder = context.command()
@@ -250,6 +252,7 @@ class _Run:
     def _done(self, piece: _Piece, outcome: Outcome) -> None:
         self.cutter.learn(outcome.seconds, piece.of)
         self.seconds.append(outcome.seconds)
+        self.n_back += 1
         self.journal.n_refits += outcome.n_refits
         left = self.open[piece.chunk].left
         left.discard(piece.number)
@@ -297,6 +300,7 @@ class _Run:
                 raise self._gone() from err
             self.journal.n_workers, self.journal.n_threads = len(threads), sum(threads.values())
             self.cutter.look()
+            self._note_pace(now)
             capacity.tell_demand(self.client, self._n_left)
             self.next_wake = now + WAKE_S
         if now >= self.next_trouble:
@@ -306,6 +310,14 @@ class _Run:
             self._write_journal()
             self.next_journal = now + JOURNAL_EVERY_S
         show(self.journal)
+
+    def _note_pace(self, now: float) -> None:
+        journal = self.journal
+        begun = sum(1 - len(chunk.left) / chunk.of for chunk in self.open.values())
+        self.pace.note(now, journal.n_done + begun, self.n_back, journal.n_refits, journal.n_threads)
+        journal.refits_per_second = self.pace.refits_per_second
+        n_left = len(self.todo) - (journal.n_done - journal.n_found) - len(self.failures.failed)
+        journal.seconds_left = self.pace.seconds_left(n_left - begun)
 
     def _check_scheduler(self, reason: str | None = None) -> None:
         if self.client.status != "running" or reason == "scheduler-connection-lost":
@@ -332,7 +344,7 @@ class _Run:
         self.flying.clear()
         self.open.clear()
         capacity.tell_demand(self.client, None)
-        self.journal.state, self.journal.message = state, message
+        self.journal.state, self.journal.message, self.journal.seconds_left = state, message, None
         self._write_journal()
         show(self.journal)
 

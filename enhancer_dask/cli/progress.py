@@ -53,7 +53,7 @@ def _table(stages: Sequence[StageStatus]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from enhancer_dask.status import in_words
+    from enhancer_dask.chunks.pace import in_words
 
     shown = Table("stage", "state", box=box.SIMPLE_HEAD)
     for name in ("done", "refits/s", "elapsed", "left", "time"):

@@ -25,6 +25,7 @@ from pydantic import (
 from enhancer_dask.errors import InputError
 
 CONFIG_NAME = "cluster.yaml"
+KINDS = ("local", "slurm", "scheduler")
 # what these hold is expanded by the shell of the job, on the node
 SHELL_KEYS = frozenset({"local_directory", "prologue", "directives"})
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
@@ -214,15 +215,18 @@ def read_profile(name: str = "local", config: str | Path | None = None) -> Profi
     if not isinstance(profiles, dict) or name not in profiles:
         known = ", ".join(map(str, profiles)) if isinstance(profiles, dict) else "none"
         raise InputError(f"{path}: no profile {name!r}; profiles are: {known}")
-    values = profiles[name] or {}
-    if isinstance(values, dict):
-        if "kind" not in values:
-            values = {"kind": "scheduler" if "scheduler" in values else "local", **values}
-        values = {key: _interpolated(key, value, f"{path}: profile {name!r}") for key, value in values.items()}
+    where, values = f"{path}: profile {name!r}", profiles[name] or {}
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: want keys with values, found {values!r}")
+    found = {key: _interpolated(key, value, where) for key, value in values.items()}
+    found.setdefault("kind", "scheduler" if "scheduler" in found else "local")
+    if found["kind"] not in KINDS:
+        raise InputError(f"{where}: key 'kind': want {', '.join(KINDS)} (found {found['kind']!r})")
     try:
-        return _PROFILE.validate_python(values)
+        return _PROFILE.validate_python(found)
     except ValidationError as err:
-        raise InputError(f"{path}: profile {name!r}: {first_error(err, skip=1)}") from err
+        assumed = "" if "kind" in values else f"; without a key 'kind' it is one of kind {found['kind']}"
+        raise InputError(f"{where}: {first_error(err, skip=1)}{assumed}") from err
 
 
 class _Loader(yaml.SafeLoader):
@@ -264,8 +268,12 @@ def first_error(err: ValidationError, *, skip: int = 0) -> str:
     """First problem pydantic found, in one line: key, what is wrong, what was given."""
     problem = err.errors()[0]
     ours = problem["type"] == "value_error"
-    message = problem["msg"].removeprefix("Value error, ") if ours else problem["msg"].lower()
+    message = problem["msg"].removeprefix("Value error, ") if ours else problem["msg"].lower().replace("tuple", "list")
     if ours and len(problem["loc"]) <= skip:  # of several keys, which the message names
         return message
     key = ".".join(str(part) for part in problem["loc"][skip:]) or "top level"
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing"
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
     return f"key {key!r}: {message} (found {problem['input']!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +14,18 @@ from uuid import uuid4
 
 from enhancer_dask.errors import InputError
 
+URL_AS_PATH = re.compile(r"[a-z][a-z0-9+.-]+:/")
+
 
 def is_url(text: str | Path) -> bool:
-    """Whether this is a URL, for instance ``s3://bucket/key``, and no path."""
-    return "://" in str(text)
+    """Whether this is a URL, for instance ``s3://bucket/key``, and no path; also one that a Path lost a slash of.
+
+    Examples
+    --------
+    >>> [is_url(text) for text in ("s3://bucket/key", Path("s3://bucket/key"), "a/b", Path("/data/a:/b"))]
+    [True, True, False, False]
+    """
+    return "://" in str(text) or (isinstance(text, Path) and URL_AS_PATH.match(str(text)) is not None)
 
 
 @contextmanager

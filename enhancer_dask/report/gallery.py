@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from enhancer_dask.errors import InputError
 from enhancer_dask.interactions.cells import cells_of_pair
 from enhancer_dask.interactions.layouts import Coding
+from enhancer_dask.io.files import is_url
 from enhancer_dask.io.tables import ENHANCER_PAIR, read_table
 from enhancer_dask.links.regressions import TRUSTED
 from enhancer_dask.report.columns import CONTRASTS, coding_of, need, our_names, p_column
@@ -71,6 +72,8 @@ def draw_all(
     InputError
         If there is nothing to draw, a column is missing, or a cell type or pair unknown; nothing is written then.
     """
+    if is_url(out):
+        raise InputError(f"{out}: figures are written to a file system, want a path")
     drawn: list[tuple[str, Figure]] = []
     if links is not None:
         drawn += _of_links(*_read(links, "links"), celltype)
