@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
-# addresses of Dask, its identifiers, and the times of the progress bars
+# addresses of Dask, its identifiers, folders
 OF_THIS_MACHINE = (
     (re.compile(r"(tcp|http)://[\d.]+:\d+"), r"\1://127.0.0.1:8787"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "0"),

@@ -154,6 +154,16 @@ def test_run__damaged_piece_is_computed_again(client, tmp_path, limits):
     check(work)
 
 
+def test_run__damaged_part_gives_way_to_the_pieces_of_its_chunk(client, tmp_path, limits):
+    work = make(tmp_path, nbytes=nbytes)
+    chunks.run(work, client, progress=False)
+    work.part(2).write_bytes(work.part(2).read_bytes()[:50])
+    limits(chunk_bytes=2_500)
+    assert chunks.run(work, client, progress=False).n_computed == 1
+    assert work.part(2, 4, 4).exists()
+    check(work)
+
+
 def test_tables__a_part_damaged_inside_is_named_once_and_computed_again(client, tmp_path):
     work = make(tmp_path)
     chunks.run(work, client, progress=False)

@@ -294,8 +294,9 @@ def test_read_journal__damaged_file_is_named_and_a_run_does_not_mind(client, tmp
 
 def test_lines__tell_at_once_what_a_run_waits_for(capsys):
     with progress.shown("scent", show=True) as show:
-        for message in ("", "3 jobs pending: Resources", "3 jobs pending: Resources", "3 jobs starting", ""):
+        for message in ("", "3 jobs pending: Resources", "2 jobs pending: Resources", "3 jobs starting", ""):
             show(Journal("scent", 300, message=message))
+        show(Journal("scent", 300, message="1 job pending: Resources"))  # known already: with the line of each minute
     assert capsys.readouterr().err.splitlines() == [
         "scent: 0 of 300 chunks, 0 workers, 3 jobs pending: Resources",
         "scent: 0 of 300 chunks, 0 workers, 3 jobs starting",

@@ -66,7 +66,7 @@ def claim(work: Work) -> None:
 
 
 def find(work: Work, *, check: bool = True) -> Found:
-    """What the folder holds; with ``check`` only parts that are readable and made with these parameters count."""
+    """What the folder holds; with ``check`` parts that are damaged or made with other parameters are deleted."""
     names = _listed(work.folder)
     if check:
         good = partial(_carrying, work.folder, work.signature.encode())
@@ -130,15 +130,22 @@ def _parsed(name: str) -> tuple[int, int, int]:
 
 
 def _carrying(folder: Path, signature: bytes, names: list[str]) -> list[str]:
-    return [name for name in names if _carries(folder / name, signature)]
+    good = []
+    for name in names:
+        try:
+            carries = _carries(folder / name, signature)
+        except OSError:
+            continue
+        if carries:
+            good.append(name)
+        else:  # its chunk may be cut in another way now, and then this would stand in the way of the pieces
+            (folder / name).unlink(missing_ok=True)
+    return good
 
 
 def _carries(part: Path, signature: bytes) -> bool:
     """Whether a Parquet file is whole and has this signature in its metadata: a tenth of the time of parsing it."""
-    try:
-        with open(part, "rb", buffering=0) as file:
-            file.seek(-min(FOOTER_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            tail = file.read()
-    except OSError:
-        return False
+    with open(part, "rb", buffering=0) as file:
+        file.seek(-min(FOOTER_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        tail = file.read()
     return tail.endswith(b"PAR1") and signature in tail

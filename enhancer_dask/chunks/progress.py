@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -72,16 +73,21 @@ class _Drawn(_Bar):
 
 @dataclass
 class _Lines:
-    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``; at once if it has to wait."""
+    """``scent: 120 of 300 chunks, 6 workers, 12,000 refits/s, about 4 min left``; at once if it has to wait.
 
-    said: str = ""
+    With hundreds of jobs the numbers in the reason change all the time, so only its words count.
+    """
+
+    said: set[str] = field(default_factory=set)
     next: float = field(default_factory=lambda: time.monotonic() + LINE_EVERY_S)
 
     def __call__(self, journal: Journal) -> None:
-        waits = journal.state == "running" and journal.message not in ("", self.said)
+        words = re.sub(r"\d+ jobs?", "", journal.message)
+        waits = journal.state == "running" and words not in ("", *self.said)
         if waits or time.monotonic() >= self.next:
             print(line(journal), file=sys.stderr, flush=True)
-            self.said, self.next = journal.message, time.monotonic() + LINE_EVERY_S
+            self.said.add(words)
+            self.next = time.monotonic() + LINE_EVERY_S
 
 
 def line(journal: Journal) -> str:

@@ -100,7 +100,8 @@ class ElasticCluster(SpecCluster):
 
     def loads(self) -> dict[Any, int | None]:
         """Tasks of each group; None where no worker has come yet."""
-        workers = [] if self.scheduler is None else list(self.scheduler.workers.values())
+        # copied as a plain dict, at once: workers come and go meanwhile in another thread
+        workers = [] if self.scheduler is None else list(dict.values(self.scheduler.workers))
         there = {str(ws.name): len(ws.processing) for ws in workers}
         found = {key: [there[name] for name in self.names(key) if name in there] for key in list(self.worker_spec)}
         return {key: sum(tasks) if tasks else None for key, tasks in found.items()}

@@ -29,11 +29,22 @@ from enhancer_dask.errors import ClusterError
 
 NANNY_BYTES = 128 * 2**20  # of a job, for the process that watches over its workers
 LONGEST_PAUSE_S = 60.0  # before a job that failed is replaced
+LANES = 8  # commands at a time: hundreds of jobs come and go at once, and the controller serves all users
+
+
+class Gate:
+    """Lets a few jobs at a time speak to SLURM, and none be submitted any more once it is closed."""
+
+    def __init__(self) -> None:
+        self.lanes = asyncio.Semaphore(LANES)
+        self.closed = False
 
 
 class SlurmJob(SLURMJob):
     """One job. One that SLURM refuses is no error here: the keeper tries again or gives up."""
 
+    # sites print news before it
+    job_id_regexp = r"batch job (?P<job_id>\d+)"
     refusal: queue.CommandError | None = None
     """Why sbatch failed."""
     connected = False
@@ -42,6 +53,10 @@ class SlurmJob(SLURMJob):
     """It ended, and was not replaced yet."""
     status_in_queue = queue.JobState("", "")
 
+    def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gate = gate or Gate()
+
     @property
     def log(self) -> Path:
         """What the job printed as error."""
@@ -49,17 +64,27 @@ class SlurmJob(SLURMJob):
 
     async def start(self) -> None:
         """Submit it."""
-        try:
-            with self.job_file() as script:
-                self.job_id = self._job_id_from_submit_output(await queue.call(self.submit_command, script))
-        except queue.CommandError as err:
-            self.refusal = err
+        async with self.gate.lanes:
+            if not self.gate.closed:
+                try:
+                    await self._submit()
+                except queue.CommandError as err:
+                    self.refusal = err
         await ProcessInterface.start(self)
+
+    async def _submit(self) -> None:
+        with self.job_file() as script:
+            answer = await queue.call(self.submit_command, script)
+        try:
+            self.job_id = self._job_id_from_submit_output(answer)
+        except ValueError as err:
+            raise queue.CommandError(f"{self.submit_command} names no job, but says {answer.strip()!r}") from err
 
     async def close(self) -> None:
         """Cancel it."""
         if self.job_id and not self.over:
-            await queue.cancel([self.job_id])
+            async with self.gate.lanes:
+                await queue.cancel([self.job_id])
         self.job_id = None
         await ProcessInterface.close(self)
 
@@ -87,9 +112,12 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         self.expected_limit = _workers_memory(profile) // profile.n_processes
         self._defect: str | None = None  # why no worker will come
         self._n_failed = 0  # jobs that ended without a worker, in a row
+        self._n_pauses = 0  # in a row
+        self._awaited: set[str] = set()  # jobs that were starting when the first of these failed
         self._not_before = 0.0  # when jobs may be replaced
         self._keeping = asyncio.Lock()
-        super().__init__(name=name, **job_options(profile))
+        self._gate = Gate()
+        super().__init__(name=name, gate=self._gate, **job_options(profile))
 
     async def _start(self) -> None:
         self.periodic_callbacks["keeper"] = PeriodicCallback(self._keep, self.interval * 1000)
@@ -102,7 +130,8 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 
     def scale(self, *args: Any, **kwargs: Any) -> Any:
         """Have so many workers (``n``) or ``jobs`` from now on; ends ``adapt``, tries again what was given up."""
-        self._defect, self._n_failed, self._not_before = None, 0, 0.0
+        self._defect = None
+        self._forgive()
         return super().scale(*args, **kwargs)
 
     def resize(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,6 +165,10 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 
     async def submitted(self) -> None:
         """Wait until SLURM has all jobs, or has refused them."""
+        # a Ctrl-C cancels what is awaited: jobs on their way would be forgotten, and closing would fail
+        await asyncio.shield(self._submitted())
+
+    async def _submitted(self) -> None:
         await self._correct_state()
         await self._keep()
 
@@ -143,6 +176,8 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
         """Look at the queue, and replace the jobs that ended."""
         async with self._keeping:
             jobs = dict(self.workers)  # as they were before the question: a job submitted later is not in the answer
+            if not jobs:
+                return
             try:
                 states = await queue.ask()
             except queue.CommandError:  # the controller is away; what we knew stands
@@ -159,18 +194,25 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
             job.status_in_queue = states.get(str(job.job_id), queue.GONE)
             if not there.isdisjoint(self.names(key)):
                 if not job.connected:
-                    self._n_failed, self._not_before = 0, 0.0
+                    self._forgive()
                 job.connected = True
             elif job.status_in_queue.state not in queue.ALIVE:
                 job.over = True
                 if not job.connected:
                     failed.append(job)
         if failed:
-            self._n_failed += len(failed)
-            self._give_up_or_wait(failed[-1], hopeful=bool(there))
+            self._n_failed += sum(job.refusal is None for job in failed)
+            # a bad node ends job after job before the good ones have started their workers
+            starting = {key for key, job in jobs.items() if job.status_in_queue.state in ("CONFIGURING", "RUNNING")}
+            self._awaited = starting if self._n_pauses == 0 else self._awaited & starting
+            self._give_up_or_wait(failed[-1], hopeful=bool(there or self._awaited))
+
+    def _forgive(self) -> None:
+        self._n_failed, self._n_pauses, self._not_before = 0, 0, 0.0
 
     def _give_up_or_wait(self, job: SlurmJob, *, hopeful: bool) -> None:
-        pause = min(LONGEST_PAUSE_S, self.interval * 2 ** min(self._n_failed, 10))
+        self._n_pauses += 1
+        pause = min(LONGEST_PAUSE_S, self.interval * 2 ** min(self._n_pauses, 10))
         self._not_before = max(self._not_before, time.monotonic() + pause)
         if hopeful or (job.refusal and job.refusal.passes):
             return
@@ -198,8 +240,9 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 
     async def _close(self) -> None:
         if self.status in (Status.running, Status.failed):
+            self._gate.closed = True
             self.periodic_callbacks["keeper"].stop()
-            async with self._keeping, self._lock:  # a submission under way ends first
+            async with self._keeping, self._lock:  # submissions under way end first
                 jobs = [job for job in self.workers.values() if job.job_id and not job.over]
                 self.worker_spec.clear()
                 await queue.cancel([job.job_id for job in jobs])

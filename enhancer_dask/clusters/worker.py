@@ -31,7 +31,11 @@ class JobWorker(Worker):
         super().__init__(*args, lifetime=lifetime, **kwargs)
 
     async def close_gracefully(self, restart: bool | None = None, reason: str = "worker-close-gracefully") -> None:
-        """Leave when the chunks that run are finished, at the latest at the end of the margin."""
+        """Leave when the chunks that run are finished, at the latest at the end of the margin.
+
+        A chunk that runs even then would be begun, and given up, by one job after the other for ever. The scheduler
+        hears that it killed its worker, so that it is cut or, in the end, fails.
+        """
         if self.status in (Status.closing, Status.closing_gracefully, Status.closed):
             await self.finished()
             return
@@ -39,10 +43,11 @@ class JobWorker(Worker):
         self.status = Status.closing_gracefully  # the scheduler sends nothing more, and nothing new begins
         while self.state.executing_count and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
-        # others take over results that nobody fetched yet; what waits here goes back to the scheduler
-        await self.scheduler.retire_workers(workers=[self.address], close_workers=False, remove=True)
-        # where no other worker is there to take them, Dask would count what waits here as killed
-        await self.scheduler.unregister(
-            address=self.address, expected=True, close=False, stimulus_id=f"leaving-{time.time()}"
-        )
+        if not self.state.executing_count:  # else the chunk is too long for a job, and must count as killed
+            # others take over results that nobody fetched yet; what waits here goes back to the scheduler
+            await self.scheduler.retire_workers(workers=[self.address], close_workers=False, remove=True)
+            # where no other worker is there to take them, Dask would count what waits here as killed
+            await self.scheduler.unregister(
+                address=self.address, expected=True, close=False, stimulus_id=f"leaving-{time.time()}"
+            )
         await self.close(nanny=not (self.lifetime_restart if restart is None else restart), reason=reason)

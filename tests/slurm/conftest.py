@@ -103,7 +103,8 @@ class Slurm:
         return self.run("squeue", "--noheader", "--job", job, "--format", "%N").strip()
 
     def pids_of(self, job: str) -> list[int]:
-        """Processes of a job on this host, the batch script first."""
+        """Processes of a job on this host, the batch script first; other SLURMs here have jobs of that number, too."""
+        wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_CONF={self.conf}".encode()}
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -111,7 +112,7 @@ class Slurm:
                     environment = (entry / "environ").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if f"SLURM_JOB_ID={job}".encode() in environment:
+                if wanted.issubset(environment):
                     found.append(int(entry.name))
         return sorted(found)
 

@@ -60,7 +60,8 @@ def test_run_sbatch__queues_itself_again_before_the_wall_time(user, folder, slur
     assert "what is finished is kept" in log()
     assert f"job {job} is queued again" in log()
     user.mend("hold")
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")  # by itself after two minutes
+    # by itself it begins after two minutes, and may need several more of one minute
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+3", "TimeLimit=10")
     wait_until(lambda: state_of(slurm, job)["JobState"] == "COMPLETED", 180, "the end of the run")
     assert '"n_tested"' in log()
     check_links(user)
@@ -70,6 +71,7 @@ def test_run_sbatch__on_two_nodes(user, folder, slurm):
     job, log = submit(user, slurm, "--nodes=2")
     wait_until(lambda: state_of(slurm, job)["JobState"] in ("COMPLETED", "FAILED"), 180, "the end of the run")
     assert state_of(slurm, job)["JobState"] == "COMPLETED", log()
+    wait_until(lambda: not slurm.pids_of(job), 20, "the end of its scheduler and workers")
     check_links(user)
 
 

@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from itertools import accumulate
 
 import pytest
 import yaml
 from conftest import wait_until
-from distributed import as_completed, wait
+from distributed import KilledWorker, as_completed, wait
 
 from enhancer_dask.clusters import cluster
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
-from enhancer_dask.clusters.slurm import SlurmCluster
+from enhancer_dask.clusters.slurm import LANES, SlurmCluster
+from enhancer_dask.clusters.worker import MARGIN
 from enhancer_dask.errors import ClusterError
 
 
@@ -107,8 +110,18 @@ def test_lifetime__chunks_are_finished_and_jobs_replaced(slurm, profile, slow):
         jobs = [job for _, job in done]  # the driver keeps no future of a chunk that is done
         assert len(jobs) == 36
         assert len(set(jobs)) > 2
-        lost = [event for event in started if event.get("action") == "remove-worker" and not event["expected"]]
-        assert lost == []  # none went while it computed, as the scheduler sees it
+        gone = [event["expected"] for event in started if event.get("action") == "remove-worker"]
+        assert gone
+        assert all(gone)  # none went while it computed, as the scheduler sees it
+
+
+def test_lifetime__a_chunk_that_outlives_its_jobs_is_given_up(profile):
+    # ten seconds of life and one more for the chunk in progress: else for ever in one job after the other
+    keys = {"walltime": "00:01:00", "lifetime_margin": "50 s", "prologue": [f"export {MARGIN}=6"]}
+    with cluster("slurm", config=profile(jobs=1, **keys)) as client:
+        client.cluster.scheduler.allowed_failures = 1
+        with pytest.raises(KilledWorker):
+            client.submit(time.sleep, 300, pure=False).result(timeout=120)
 
 
 def test_pending__is_said_and_no_error(slurm, profile):
@@ -126,6 +139,12 @@ def test_broken_python__is_an_error_with_the_log(profile):
         pytest.raises(ClusterError, match=message),
     ):
         wait_until(lambda: trouble(client) == "never", 60, "an error")
+
+
+def test_bad_node__is_no_reason_to_give_up_before_the_others_have_started(profile):
+    node = "case $SLURMD_NODENAME in n1) exit 1;; *) sleep 6;; esac"
+    with cluster("slurm", config=profile(jobs=6, prologue=[node])) as client:
+        wait_until(lambda: trouble(client) and len(client.nthreads()) == 4, 60, "workers on the other nodes")
 
 
 def test_partition_that_does_not_exist__is_an_error(profile):
@@ -191,6 +210,40 @@ def test_scale__in_the_middle_of_a_run(slurm, profile, slow):
         wait(futures, timeout=120)
         assert len(set(client.gather(futures))) > 1
         slurm.wait_for_jobs(1)
+
+
+@pytest.fixture
+def slow_sbatch(monkeypatch, tmp_path):
+    """Submitting takes half a second, and the site prints news; returns how many commands were at it at a time."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script, log = folder / "sbatch", tmp_path / "submissions"
+    script.write_text(
+        f'#!/bin/sh\necho + >>{log}; sleep 0.5\necho "12 of 50 nodes are free"\n/usr/bin/sbatch "$@"\necho - >>{log}\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    log.touch()
+    return lambda: list(accumulate(1 if line == "+" else -1 for line in log.read_text().splitlines()))
+
+
+def test_scale__submits_a_few_jobs_at_a_time(slurm, profile, slow_sbatch):
+    with cluster("slurm", config=profile(jobs=20)):
+        assert len(slurm.jobs()) == 20
+    assert max(slow_sbatch()) == LANES
+    assert slurm.jobs("PD", "R") == []
+
+
+def test_interrupt__while_jobs_are_submitted_leaves_none_and_submits_no_more(slurm, profile, slow_sbatch):
+    def interrupt():
+        wait_until(lambda: LANES in slow_sbatch(), 60, "submissions")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), cluster("slurm", config=profile(jobs=200)):
+        raise AssertionError("not reached")
+    assert len(slow_sbatch()) < 2 * 200
+    assert slurm.jobs("PD", "R") == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
