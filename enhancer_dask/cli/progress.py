@@ -33,7 +33,7 @@ def status(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON list of stages.")] = False,
 ) -> None:
-    """How far a run is: stages, chunks, speed, estimated end, errors. Reads files only; 0 unless there is no such run."""
+    """How far a run is: stages, chunks, speed, estimated end, errors. Reads files only."""
     from enhancer_dask.status import run_status
 
     stages = run_status(run)
