@@ -181,10 +181,12 @@ def test_problems__are_named_together():
         "versions": versions() | {"numpy": "1.0"},
         "scratch": {"folder": "/scratch", "free": 0, "error": "no space"},
         "gpus": [],
+        "memory_limit": 2**28,
+        "chunk_bytes": 0,
     }
     problems = _problems(found, wants_gpus=True)
-    assert [problem.split()[0] for problem in problems] == ["numpy", "nothing", "it"]
-    assert len(_problems(found, wants_gpus=False)) == 2
+    assert [problem.split()[0] for problem in problems] == ["numpy", "a", "nothing", "it"]
+    assert len(_problems(found | {"chunk_bytes": None}, wants_gpus=False)) == 2
 
 
 def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
