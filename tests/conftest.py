@@ -6,13 +6,16 @@ import hashlib
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 # Numba's cache looks at the file of a kernel, not at the files of the kernels it calls, so after an edit it may serve
-# old code. Here its folder is named by all of them; set before numba is imported, and inherited by every process.
+# old code. Here its folder is named by all of them, and by Numba's version, since two versions overwrite each other's
+# index; set before numba is imported, and inherited by every process.
 KERNELS = sorted((Path(__file__).resolve().parents[1] / "enhancer_dask" / "stats").glob("*.py"))
 DIGEST = hashlib.blake2b(b"".join(path.read_bytes() for path in KERNELS), digest_size=8).hexdigest()
-os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"enhancer-dask-numba-{DIGEST}")
+CACHE = f"enhancer-dask-numba-{version('numba')}-{DIGEST}"
+os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / CACHE)
 
 import mudata
 import numpy as np
