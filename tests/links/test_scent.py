@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from scipy import stats
 
 from enhancer_dask import chunks
+from enhancer_dask.chunks import merging
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.links import scent as module
 from enhancer_dask.links import work
@@ -245,7 +246,7 @@ def test_scent__refuses_to_mix_parts(store, pairs, tmp_path, monkeypatch):
     parts = sorted((tmp_path / "links.parquet.parts").glob("part-*"))
     written = [p.stat().st_mtime_ns for p in parts[1:]]
     parts[0].unlink()
-    monkeypatch.setattr(chunks, "remove_at_once", lambda _: None)  # keep the parts, to look at them
+    monkeypatch.setattr(merging, "remove_at_once", lambda _: None)  # keep the parts, to look at them
     scent(store, pairs, **settings, chunk_pairs=8)
     assert [p.stat().st_mtime_ns for p in parts[1:]] == written  # a finished part is never computed again
     assert parts[0].exists()
