@@ -106,7 +106,8 @@ class User:
         """Of a command; sbatch passes it on to the jobs."""
         preload = json.dumps([chunk_faults.__file__])
         faults = {chunk_faults.VARIABLE: str(self.faults), "DASK_DISTRIBUTED__WORKER__PRELOAD": preload}
-        return os.environ | faults | {"PYTHONUNBUFFERED": "1"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an active environment
+        return os.environ | faults | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
     @property
     def scent(self) -> list[str]:
