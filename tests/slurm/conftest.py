@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from user import User, Workload
 from waiting import wait_until
 
@@ -215,3 +216,15 @@ def user(slurm, workload, tmp_path):
     someone.stop()
     slurm.run("scancel", "--user", str(os.getuid()))
     slurm.wait_for_jobs(0)
+
+
+@pytest.fixture
+def profile(profiles):
+    """The profile with some keys changed."""
+
+    def write(**keys):
+        values = yaml.safe_load(profiles.read_text())["slurm"] | keys
+        profiles.write_text(yaml.safe_dump({"slurm": values}))
+        return profiles
+
+    return write

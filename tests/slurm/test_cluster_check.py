@@ -6,22 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 import enhancer_dask
 from enhancer_dask.clusters.check import check
 from enhancer_dask.clusters.nodes import versions
 from enhancer_dask.errors import ClusterError
-
-
-@pytest.fixture
-def profile(profiles):
-    def write(**keys):
-        values = yaml.safe_load(profiles.read_text())["slurm"] | keys
-        profiles.write_text(yaml.safe_dump({"slurm": values}))
-        return profiles
-
-    return write
 
 
 @pytest.fixture(autouse=True)

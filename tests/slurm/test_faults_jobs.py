@@ -74,7 +74,7 @@ def kill_processes(slurm, job):
             os.kill(pid, signal.SIGKILL)
 
 
-def test_lost_node__is_done_without_and_used_when_it_is_back(user, slurm, holding):
+def test_lost_node__is_done_without_and_its_return_disturbs_nothing(user, slurm, holding):
     node_of = {job: slurm.node_of(job) for job in slurm.jobs("R")}
     node = min(node_of.values())
     slurm.kill_node(node)

@@ -11,7 +11,6 @@ import time
 from itertools import accumulate
 
 import pytest
-import yaml
 from conftest import wait_until
 from distributed import KilledWorker, as_completed, wait
 
@@ -33,18 +32,6 @@ def nothing_left(slurm):
     slurm.wait_for_jobs(0)
     yield
     slurm.wait_for_jobs(0)
-
-
-@pytest.fixture
-def profile(profiles):
-    """The profile with some keys changed."""
-
-    def write(**keys):
-        values = yaml.safe_load(profiles.read_text())["slurm"] | keys
-        profiles.write_text(yaml.safe_dump({"slurm": values}))
-        return profiles
-
-    return write
 
 
 def job_of(client):
