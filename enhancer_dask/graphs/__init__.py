@@ -1,0 +1,1 @@
+"""Contacts -> graphs: normalisation, significance, edges, node features, shards for training."""
