@@ -233,6 +233,7 @@ def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
 def test_clusters__leave_ctrl_c_alone_and_can_be_imported_from_a_thread():
     code = (
         "import signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may come with none
         "thread = threading.Thread(target=lambda: print(__import__('enhancer_dask.clusters').__name__))\n"
         "thread.start(); thread.join()\n"
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
