@@ -11,9 +11,9 @@ import time
 from itertools import accumulate
 
 import pytest
-from conftest import wait_until
 from distributed import KilledWorker, as_completed, wait
 
+from conftest import wait_until
 from enhancer_dask.clusters import cluster
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
 from enhancer_dask.clusters.slurm import LANES, SlurmCluster
