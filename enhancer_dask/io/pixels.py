@@ -27,12 +27,20 @@ class PixelSum:
         self._counts: list[NDArray[Any]] = []
         self._pending, self._distinct = 0, 0
 
-    def add(self, bin1: NDArray[np.integer], bin2: NDArray[np.integer], count: NDArray[Any] | None = None) -> None:
-        """Add pixels, in any order and on any side of the diagonal; a count of 1 each if none is given."""
-        low, high = np.minimum(bin1, bin2).astype(np.int64), np.maximum(bin1, bin2)
-        self._keys.append(low * self.n_bins + high)
-        self._counts.append(np.ones(len(low), dtype=np.int64) if count is None else widest(count))
-        self._pending += len(low)
+    def add(
+        self,
+        bin1: NDArray[np.integer],
+        bin2: NDArray[np.integer],
+        count: NDArray[Any] | None = None,
+        cell: NDArray[np.integer] | None = None,
+    ) -> None:
+        """Add pixels, in any order and on any side of the diagonal; a count of 1 each, of cell 0, if none is given."""
+        keys = np.minimum(bin1, bin2).astype(np.int64) * self.n_bins + np.maximum(bin1, bin2)
+        if cell is not None:
+            keys += cell.astype(np.int64) * self.n_bins**2  # 600,000 bins leave room for 25 million cells
+        self._keys.append(keys)
+        self._counts.append(np.ones(len(keys), dtype=np.int64) if count is None else widest(count))
+        self._pending += len(keys)
         if self._pending > max(LEAST_PENDING, self._distinct):
             self._compress()
 
@@ -46,13 +54,19 @@ class PixelSum:
 
     def table(self) -> pd.DataFrame:
         """Columns bin1_id, bin2_id (int64, bin1_id <= bin2_id), count; sorted by both bins; no count is zero."""
-        if not self._keys:
-            return pixel_table(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
-        self._compress()
-        keys, counts = self._keys[0], self._counts[0]
+        return self.by_cell().drop(columns="cell")
+
+    def by_cell(self) -> pd.DataFrame:
+        """The same with a column cell in front, by which it is sorted first."""
+        if self._keys:
+            self._compress()
+        keys, counts = (self._keys or [np.zeros(0, np.int64)])[0], (self._counts or [np.zeros(0, np.int64)])[0]
         kept = counts != 0
-        bin1, bin2 = np.divmod(keys[kept], self.n_bins)
-        return pixel_table(bin1, bin2, counts[kept])
+        cell, pair = np.divmod(keys[kept], max(1, self.n_bins**2))
+        bin1, bin2 = np.divmod(pair, max(1, self.n_bins))
+        table = pixel_table(bin1, bin2, counts[kept])
+        table.insert(0, "cell", cell)
+        return table
 
 
 def widest(count: NDArray[Any]) -> NDArray[Any]:
