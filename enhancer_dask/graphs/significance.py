@@ -163,7 +163,9 @@ def _fit(
         bin_terms = [np.log(coverage(pairs, count)), *terms]
     spline = _spline(pairs.least, pairs.most)
     observed = np.where(row < 0, 0.0, pairs.count[row])
-    fit = fit_negative_binomial(observed, np.empty((first.size, 0)), _design(first, separation, spline, bin_terms))
+    fit = fit_negative_binomial(
+        observed, np.empty((first.size, 0)), _design(first, separation, spline, bin_terms)
+    )
     if fit.status != CONVERGED:
         raise _NoFit("the regression has no solution (a term that is constant, or too few contacts)")
     by_separation = fit.coefficients[0] + spline @ fit.coefficients[1 : 1 + spline.shape[1]]
@@ -278,9 +280,7 @@ def _bin_size(bins: pd.DataFrame) -> int:
     wrong = np.flatnonzero(start != place * size)
     if wrong.size:
         bad = bins.iloc[wrong[0]]
-        raise InputError(
-            f"bin {wrong[0]} ({bad['chrom']}:{bad['start']}-{bad['end']}): want bins of one size, {size} bp"
-        )
+        raise InputError(f"bin {wrong[0]} ({bad['chrom']}:{bad['start']}-{bad['end']}): want bins of one size, {size} bp")
     return size
 
 
