@@ -2,7 +2,7 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'ingest',
+['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'graph_shards', 'ingest',
  'open_store', 'run', 'scent', 'simulate_enhancer_pairs', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
@@ -15,6 +15,7 @@ from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
+    from enhancer_dask.graphs.build import graph_shards as graph_shards
     from enhancer_dask.graphs.edges import contact_graph as contact_graph
     from enhancer_dask.interactions.census import census as census
     from enhancer_dask.interactions.epistasis import epistasis as epistasis
@@ -36,6 +37,7 @@ _WHERE = {
     "contact_graph": "enhancer_dask.graphs.edges",
     "enhancer_pairs": "enhancer_dask.interactions.pairs",
     "epistasis": "enhancer_dask.interactions.epistasis",
+    "graph_shards": "enhancer_dask.graphs.build",
     "ingest": "enhancer_dask.io.ingest",
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",

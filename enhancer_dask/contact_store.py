@@ -141,6 +141,14 @@ class ContactStore:
         found.attrs["bins"] = bins
         return found
 
+    def n_pixels(
+        self, resolution: int, chromosomes: Sequence[str] | None = None, *, inter: bool = True
+    ) -> NDArray[np.int64]:
+        """How many pixels :meth:`contacts` gives, shape (cells,); (1,) if bulk."""
+        blocks = self._blocks(resolution, chromosomes, inter)
+        sizes = np.diff(self._array(f"{resolution}/offset"), axis=1)
+        return np.asarray(sizes[:, blocks].sum(axis=1), dtype=np.int64)
+
     def vectors(self, resolution: int) -> dict[str, NDArray[np.float64]]:
         """Multiplicative weights that the file carried, by name (``ICE``, ``KR``, ``VC`` ...), shape (bins,)."""
         group: Any = self.group[str(self.check(resolution))]

@@ -100,7 +100,7 @@ def track_values(track: Track, bins: pd.DataFrame, resolution: int) -> NDArray[n
     ----------
     track : Track
     bins : DataFrame
-        Columns chrom, start, end; those of a chromosome follow each other without gaps.
+        Columns chrom, start, end; those of a chromosome ascend.
     resolution : int
         Size of the bins, bp; the last of a chromosome may be shorter.
 
@@ -111,7 +111,7 @@ def track_values(track: Track, bins: pd.DataFrame, resolution: int) -> NDArray[n
     """
     reader = _opened(track.path)
     there, values = _chroms(reader), []
-    for chrom, rows in _by_chromosome(bins):
+    for chrom, rows in _runs(bins):
         start, end = rows["start"].to_numpy(np.int64), rows["end"].to_numpy(np.int64)
         if track.bp is not None:
             start = (start[:, None] + np.arange(0, resolution, track.bp)).ravel()
@@ -136,13 +136,15 @@ def _summed(records: Floats, start: NDArray[np.int64], end: NDArray[np.int64], s
         np.maximum.at(highest, place, value[record])
         return highest
     overlap = np.minimum(stop[record], end[place]) - np.maximum(begin[record], start[place])
-    total: Floats = np.bincount(place, weights=value[record] * overlap, minlength=len(start))
+    total = np.bincount(place, weights=value[record] * overlap, minlength=len(start)).astype(np.float64)
     return total if summary == "sum" else total / (end - start)
 
 
-def _by_chromosome(bins: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    codes = chromosome_codes(bins)
-    for run in np.split(np.arange(len(bins)), np.flatnonzero(np.diff(codes)) + 1):
+def _runs(bins: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Bins that follow each other on one chromosome."""
+    start, end = bins["start"].to_numpy(), bins["end"].to_numpy()
+    breaks = (np.diff(chromosome_codes(bins)) != 0) | (start[1:] != end[:-1])
+    for run in np.split(np.arange(len(bins)), np.flatnonzero(breaks) + 1):
         yield str(bins["chrom"].iloc[run[0]]), bins.iloc[run]
 
 

@@ -1,0 +1,141 @@
+"""The tasks of graph shards: weights of all bins once, then one shard each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from enhancer_dask.graphs.bins import bins_of
+from enhancer_dask.graphs.contact_matrix import as_matrix
+from enhancer_dask.graphs.edges import contact_graph, edge_weights
+from enhancer_dask.graphs.expression import cell_expression
+from enhancer_dask.graphs.nodes import Arrays, feature_names, node_arrays
+from enhancer_dask.graphs.normalise import BalanceWarning, balance
+from enhancer_dask.graphs.recipe import CARRIED, Recipe, contacts_of
+from enhancer_dask.graphs.windows import Window
+from enhancer_dask.io.pixels import chromosome_codes
+from enhancer_dask.shard_store import Graph, sorted_edges, write_shard
+
+Labels = dict[str, str | int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One graph to make."""
+
+    name: str
+    chromosomes: tuple[str, ...]
+    """Whose bins are the nodes."""
+    labels: Labels
+    """Columns of the index."""
+    window: Window | None = None
+    """Bins of the one chromosome; None for all."""
+    cell: str | None = None
+
+
+def weights_chunk(recipe: Recipe) -> pd.DataFrame:
+    """Balance the contacts of the whole genome on a worker: columns weight, dropped (the reason) and message."""
+    store = contacts_of(recipe.store, recipe.fingerprint)
+    contacts = store.contacts(recipe.resolution)
+    codes = chromosome_codes(contacts.attrs["bins"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", BalanceWarning)
+        found = balance(as_matrix(contacts), recipe.balance, chromosomes=codes)  # type: ignore[arg-type]  # checked
+    reason = np.full(len(codes), "", dtype=object)
+    for name, bins in found.dropped.items():
+        reason[bins] = name
+    messages = [str(w.message) for w in caught if issubclass(w.category, BalanceWarning)]
+    return pd.DataFrame({"weight": found.weights, "dropped": reason, "message": "; ".join(messages)})
+
+
+def read_weights(recipe: Recipe, part: Path | None) -> NDArray[np.float64] | None:
+    """Multiplicative weights, shape (bins,), NaN where a bin is left out; None for ones."""
+    if part is not None:
+        return np.asarray(pd.read_parquet(part, columns=["weight"])["weight"], dtype=np.float64)
+    if recipe.balance.startswith(CARRIED):
+        vectors = contacts_of(recipe.store, recipe.fingerprint).vectors(recipe.resolution)
+        return vectors[recipe.balance.removeprefix(CARRIED)]
+    return None
+
+
+def shard_chunk(recipe: Recipe, units: Sequence[Unit], shard: Path, weights: Path | None) -> pd.DataFrame:
+    """Make and write one shard on a worker; its rows of the index are the part."""
+    return write_shard(shard, list(_graphs(recipe, units, read_weights(recipe, weights))))
+
+
+def _graphs(recipe: Recipe, units: Sequence[Unit], weights: NDArray[np.float64] | None) -> Iterator[Graph]:
+    store = contacts_of(recipe.store, recipe.fingerprint)
+    bins = store.bins(recipe.resolution)
+    ids_of = [_ids(unit, bins) for unit in units]
+    every = np.unique(np.concatenate(ids_of))
+    features, variables = node_arrays(recipe, bins, every)
+    variables = {
+        **variables,
+        "valid": np.ones(len(every), dtype=bool) if weights is None else ~np.isnan(weights[every]),
+    }
+    expression = None
+    if recipe.expression is not None:
+        expression = cell_expression(recipe.expression, [str(unit.cell) for unit in units])
+    edges, made_for = pd.DataFrame(), None
+    for unit, ids in zip(units, ids_of, strict=True):
+        if made_for != (unit.chromosomes, unit.cell):  # the windows of a chromosome share its edges
+            edges, made_for = _edges(recipe, unit, weights), (unit.chromosomes, unit.cell)
+        at = np.searchsorted(every, ids)
+        nodes = {name: values[at] for name, values in variables.items()}
+        yield _graph(
+            recipe, unit, edges, {name: values[at] for name, values in features.items()}, nodes,
+            {} if expression is None else {"expression": expression[str(unit.cell)]},
+        )  # fmt: skip
+
+
+def _ids(unit: Unit, bins: pd.DataFrame) -> NDArray[np.int64]:
+    ids = bins_of(bins, unit.chromosomes)
+    return ids if unit.window is None else ids[unit.window.start : unit.window.stop]
+
+
+def _edges(recipe: Recipe, unit: Unit, weights: NDArray[np.float64] | None) -> pd.DataFrame:
+    store, chromosomes = contacts_of(recipe.store, recipe.fingerprint), list(unit.chromosomes)
+    contacts = store.contacts(recipe.resolution, chromosomes, inter=recipe.inter, cell=unit.cell)
+    return contact_graph(
+        contacts, weights, recipe.rule, recipe.min_distance, chromosomes, recipe.inter, extra=recipe.extra
+    )
+
+
+def _graph(recipe: Recipe, unit: Unit, edges: pd.DataFrame, features: Arrays, nodes: Arrays, values: Arrays) -> Graph:
+    n_nodes = len(nodes["bin"])
+    loss_mask = np.ones(n_nodes, dtype=bool)
+    if unit.window is not None:
+        start, stop, loss_start, loss_stop = unit.window
+        edges = edges[(edges["node1"] >= start) & (edges["node2"] < stop)]
+        edges = edges.assign(node1=edges["node1"] - start, node2=edges["node2"] - start)
+        loss_mask = np.zeros(n_nodes, dtype=bool)
+        loss_mask[loss_start - start : loss_stop - start] = True
+    node1, node2 = edges["node1"].to_numpy(), edges["node2"].to_numpy()
+    kinds = edge_weights(edges, recipe.edge_weights)
+    source, target, both = sorted_edges(
+        np.concatenate([node1, node2]), np.concatenate([node2, node1]),
+        {name: np.concatenate([weight, weight]) for name, weight in kinds.items()},
+    )  # fmt: skip
+    columns = {**_of_edges(edges, n_nodes, "count" if recipe.cells else "oe"), **features}
+    names = feature_names(recipe)
+    x = {"x": np.stack([columns[name] for name in names], axis=1).astype(np.float32)} if names else {}
+    return Graph(
+        unit.name, n_nodes, source, target, {**nodes, **x, "loss_mask": loss_mask}, both, values, unit.labels
+    )  # fmt: skip
+
+
+def _of_edges(edges: pd.DataFrame, n_nodes: int, weight: str) -> dict[str, Any]:
+    """Neighbours of each node, and the sum of a weight of its edges."""
+    ends = np.concatenate([edges["node1"], edges["node2"]])
+    strength = np.tile(edges[weight].to_numpy(np.float64), 2)
+    return {
+        "degree": np.bincount(ends, minlength=n_nodes),
+        "strength": np.bincount(ends, weights=strength, minlength=n_nodes),
+    }
