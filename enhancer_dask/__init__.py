@@ -2,8 +2,8 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'graph_shards', 'ingest',
- 'open_store', 'run', 'scent', 'simulate_enhancer_pairs', 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'graph_shards',
+ 'ingest', 'open_store', 'run', 'scent', 'simulate_enhancer_pairs', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import InputError
@@ -15,6 +17,7 @@ from enhancer_dask.graphs.genes import read_genes
 from enhancer_dask.graphs.nodes import check_names, feature_names
 from enhancer_dask.graphs.recipe import OF_EDGES, Recipe, check_edges
 from enhancer_dask.graphs.sequence import check_fasta
+from enhancer_dask.graphs.shard_work import make_shards, plan_shards
 from enhancer_dask.graphs.tracks import Track, check_track, parse_track
 from enhancer_dask.graphs.windows import in_bins
 from enhancer_dask.io.files import is_url
@@ -152,8 +155,10 @@ def graph_shards(
     )  # fmt: skip
     bins = contacts.bins(size)
     more = _check(recipe, contacts, bins)
-    stages = plan(recipe, contacts, bins, more, out, shard_mb)
-    return finish(stages, recipe, out, client, progress=progress, overwrite=overwrite, warn=warn or _python_warning)
+    stages = plan_shards(recipe, contacts, bins, more, out, shard_mb)
+    return make_shards(
+        stages, recipe, out, client, progress=progress, overwrite=overwrite, warn=warn or _python_warning
+    )
 
 
 def _output(out: str | Path) -> Path:

@@ -15,9 +15,9 @@ from enhancer_dask import chunks
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import InputError, ResumeError, StoreError
-from enhancer_dask.graphs.plan import pack, unit_bytes, units_of
 from enhancer_dask.graphs.recipe import METHODS, Recipe, params_of
 from enhancer_dask.graphs.shard_tasks import Unit, read_weights, shard_chunk, weights_chunk
+from enhancer_dask.graphs.units import pack, unit_bytes, units_of
 from enhancer_dask.io.files import remove_at_once, remove_leftovers
 from enhancer_dask.io.tables import check_params
 from enhancer_dask.shard_store import ShardStore, finish_shards
@@ -40,7 +40,7 @@ class Stages:
         return None if self.balance is None else self.balance.part(0)
 
 
-def plan(
+def plan_shards(
     recipe: Recipe, store: ContactStore, bins: pd.DataFrame, more: Mapping[str, Any], out: Path, shard_mb: float
 ) -> Stages:
     """Weights of all bins, if they are to be found, and the shards.
@@ -96,7 +96,7 @@ def plan(
     return Stages(balance, shards)
 
 
-def finish(
+def make_shards(
     stages: Stages,
     recipe: Recipe,
     out: Path,
