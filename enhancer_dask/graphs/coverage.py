@@ -16,8 +16,8 @@ DEVIATIONS = 5.0
 def well_covered(pairs: DistancePairs) -> DistancePairs:
     """The pairs without those of bins that have no contacts, or far fewer than others in their place would have.
 
-    The rule is cooler's for marginals, here of coverage: its logarithm may lie at most 5 median absolute deviations below
-    the median. A bin whose only partners are left out is left out too.
+    The rule is cooler's for marginals, here of coverage: its logarithm may lie at most 5 median absolute deviations
+    below the median. A bin whose only partners are left out is left out too.
     """
     pairs = _without(pairs, _marginal(pairs, pairs.count) > 0)
     if pairs.count.size:
@@ -44,7 +44,7 @@ def _without(pairs: DistancePairs, good: NDArray[np.bool_]) -> DistancePairs:
 
 def _marginal(pairs: DistancePairs, count: Floats) -> Floats:
     n = pairs.valid.size
-    return np.bincount(pairs.first, count, n) + np.bincount(pairs.first + pairs.separation, count, n)
+    return np.asarray(np.bincount(pairs.first, count, n) + np.bincount(pairs.first + pairs.separation, count, n))
 
 
 def coverage(pairs: DistancePairs, count: Floats) -> Floats:
