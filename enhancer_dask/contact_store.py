@@ -21,6 +21,14 @@ SCHEMA_VERSION = 1
 PIXELS_PER_CHUNK = 262_144  # a cell or a block of chromosomes is read without much beside it
 
 
+def is_contact_store(path: Path) -> bool:
+    """Whether a folder is a contact store, of any version."""
+    try:
+        return bool(zarr.open_group(str(path), mode="r").attrs.get("schema") == SCHEMA)
+    except Exception:  # zarr raises whatever the files make it raise
+        return False
+
+
 @dataclass(frozen=True)
 class ContactStore:
     """Read-only access to a contact store from inside a task.

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from enhancer_dask.graphs.tested_pairs import Floats, Integers, TestedPairs, lag_sums, spread
+from enhancer_dask.graphs.distance_pairs import DistancePairs, Floats, lag_sums, spread
 
 ROUNDS = 10
 DEVIATIONS = 5.0
 
 
-def valid_bins(n: int, first: Integers, second: Integers, count: Floats) -> NDArray[np.bool_]:
-    """Bins with contacts, without those that have far fewer than the others; shape (n,).
+def well_covered(pairs: DistancePairs) -> DistancePairs:
+    """The pairs without those of bins that have no contacts, or far fewer than others in their place would have.
 
-    The rule is cooler's: the logarithm of a bin's number of contacts may lie at most 5 median absolute deviations
-    below the median. A bin whose only partners were left out is left out too.
+    The rule is cooler's for marginals, here of coverage: its logarithm may lie at most 5 median absolute deviations
+    below the median. A bin whose only partners are left out is left out too.
     """
-    marginal = np.bincount(first, count, n) + np.bincount(second, count, n)
-    valid = marginal > 0
-    if valid.any():
-        logs = np.log(marginal[valid])
-        middle = np.median(logs)
-        valid[valid] = logs >= middle - DEVIATIONS * np.median(np.abs(logs - middle))
-    while valid.any():
-        both = valid[first] & valid[second]
-        marginal = np.bincount(first[both], count[both], n) + np.bincount(second[both], count[both], n)
-        lonely = valid & (marginal <= 0)
-        if not lonely.any():
-            break
-        valid &= ~lonely
-    return valid
+    pairs = _without(pairs, _marginal(pairs, pairs.count) > 0)
+    if pairs.count.size:
+        logs = np.log(coverage(pairs, pairs.count)[pairs.valid])
+        deviation = np.abs(logs - np.median(logs))
+        enough = pairs.valid.copy()
+        enough[pairs.valid] = logs >= np.median(logs) - DEVIATIONS * np.median(deviation)
+        pairs = _without(pairs, enough)
+    while (lonely := pairs.valid & (_marginal(pairs, pairs.count) <= 0)).any():
+        pairs = _without(pairs, ~lonely)
+    return pairs
 
 
-def coverage(pairs: TestedPairs, count: Floats) -> Floats:
+def _without(pairs: DistancePairs, good: NDArray[np.bool_]) -> DistancePairs:
+    keep = good[pairs.first] & good[pairs.first + pairs.separation]
+    return replace(
+        pairs,
+        valid=pairs.valid & good,
+        first=pairs.first[keep],
+        separation=pairs.separation[keep],
+        count=pairs.count[keep],
+    )
+
+
+def _marginal(pairs: DistancePairs, count: Floats) -> Floats:
+    n = pairs.valid.size
+    return np.asarray(np.bincount(pairs.first, count, n) + np.bincount(pairs.first + pairs.separation, count, n))
+
+
+def coverage(pairs: DistancePairs, count: Floats) -> Floats:
     """A bin's contacts over what its place on the chromosome and its partners' coverage let expect, shape (n,).
 
     The marginal of a bin corrected for distance: b solves, by rounds, b[i] = sum of counts over sum of e(d) b[j], both
     over the tested pairs of i, where e(d) is the count at separation d over the sum of b[i] b[j] there. A bin at a
-    chromosome's end or beside empty bins is therefore not taken for a poor one. Mean 1 over the valid bins, 0 elsewhere.
+    chromosome's end or beside empty bins is therefore not taken for a poor one. Mean 1 over valid bins, 0 elsewhere.
     """
-    n, second = pairs.valid.size, pairs.first + pairs.separation
-    marginal = np.bincount(pairs.first, count, n) + np.bincount(second, count, n)
+    marginal = _marginal(pairs, count)
     by_separation = np.bincount(pairs.separation, count, pairs.most + 1)
     b = pairs.valid.astype(np.float64)
     some = pairs.n_by_separation > 0
@@ -50,6 +63,6 @@ def coverage(pairs: TestedPairs, count: Floats) -> Floats:
         decay = np.divide(by_separation, products, out=np.zeros_like(products), where=some)
         partners = spread(b, decay)
         # half a step on the log scale: a whole one swings between two sets of bins that touch only each other
-        b = np.sqrt(b * np.divide(marginal, partners, out=np.zeros(n), where=pairs.valid))
+        b = np.sqrt(b * np.divide(marginal, partners, out=np.zeros_like(b), where=pairs.valid))
         b /= b[pairs.valid].mean()
     return b

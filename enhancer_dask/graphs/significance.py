@@ -1,31 +1,31 @@
 """Significant contacts: a negative binomial regression of counts on distance and coverage, without R.
 
 In the manner of HiC-DC+ and FitHiC: per chromosome the count of every pair of bins within a range of distances, zeros
-included, is regressed on a spline of log distance and on the coverage of the two bins. A pair's p-value is the chance of
-its count or a larger one. The regression is made twice, the second time without the pairs that the first finds.
+included, is regressed on a spline of log distance and on the coverage of the two bins. A pair's p-value is the chance
+of its count or a larger one. The regression is made twice, the second time without the pairs that the first finds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy.interpolate import BSpline
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.graphs.coverage import coverage, valid_bins
-from enhancer_dask.graphs.tested_pairs import Floats, Integers, TestedPairs
+from enhancer_dask.graphs.background import Background, NoBackground, fit_background
+from enhancer_dask.graphs.coverage import well_covered
+from enhancer_dask.graphs.distance_pairs import DistancePairs, Floats, Integers
 
 THRESHOLDS = (0.1, 0.01, 0.001)
 WINDOW = 2_000_000
 FEWEST_SEPARATIONS_IN_WINDOW = 20
 FIT_PAIRS = 200_000
-FEWEST_OBSERVED = 50
-KNOTS = 3  # inside: six columns of a cubic spline, as many as HiC-DC+ takes
+FEWEST_OBSERVED = 50  # pairs with contacts, for eight coefficients and a dispersion
 OUTLIER_FDR = 0.1
 COLUMNS = ("bin1_id", "bin2_id", "count", "expected", "p", "fdr")
 
@@ -37,7 +37,7 @@ def significant_contacts(
     mappability: ArrayLike | None = None,
     min_distance: int | None = None,
     max_distance: int | None = None,
-    mid_p: bool = False,
+    mid_p: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Contacts within chromosomes that are more frequent than distance and coverage explain.
@@ -53,7 +53,9 @@ def significant_contacts(
         Range of distances between the starts of two bins, bp, both ends tested. By default two bins to 2 Mb, or to
         the end of the chromosome where 2 Mb hold fewer than 20 bins.
     mid_p : bool
-        Count the observed value itself half in the p-value. Plain p-values of small counts are conservative.
+        Take the chance of the observed count itself half. Without it small counts make p-values too large, and the
+        share of false finds falls to half of the FDR asked for; with it that share is close to it, never above it by
+        more than a few percent of it in simulations.
     seed : int
         Of the sample of pairs that a long chromosome is fitted on.
 
@@ -100,7 +102,7 @@ def significant_contacts(
         pairs = _pairs(contacts, start, stop, least, most)
         try:
             test = _test(pairs, [term[start:stop] for term in terms.values()], mid_p, (seed, start))
-        except _NoFit as err:
+        except NoBackground as err:
             skipped[chrom] = str(err)
             continue
         tables.append(_rows(pairs, test, start))
@@ -122,10 +124,6 @@ def n_significant(table: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS)
     return {t: int((table["fdr"] <= t).sum()) for t in thresholds}
 
 
-class _NoFit(Exception):
-    """Why a chromosome cannot be tested."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Test:
     """What one chromosome's regression says of its pairs with contacts."""
@@ -136,62 +134,24 @@ class _Test:
     dispersion: float
 
 
-def _test(pairs: TestedPairs, terms: Sequence[Floats], mid_p: bool, seed: tuple[int, int]) -> _Test:
+def _test(pairs: DistancePairs, terms: Sequence[Floats], mid_p: bool, seed: tuple[int, int]) -> _Test:
+    """Fit, test, and both again without what the first fit finds."""
     if pairs.count.size < FEWEST_OBSERVED:
-        raise _NoFit(f"{pairs.count.size} pairs of bins with contacts in range, want {FEWEST_OBSERVED}")
+        raise NoBackground(f"{pairs.count.size} pairs of bins with contacts in range, want {FEWEST_OBSERVED}")
     sample = pairs.sample(FIT_PAIRS, seed)
-    test = _fit(pairs, sample, pairs.count, np.zeros(pairs.count.size, dtype=bool), terms, mid_p)
+    found = np.zeros(pairs.count.size, dtype=bool)
+    test = _against(pairs, fit_background(pairs, sample, pairs.count, found, terms), mid_p)
     found = test.fdr <= OUTLIER_FDR
     if not found.any():
         return test
-    return _fit(pairs, sample, np.where(found, test.expected, pairs.count), found, terms, mid_p)
+    usual = np.where(found, test.expected, pairs.count)
+    return _against(pairs, fit_background(pairs, sample, usual, found, terms), mid_p)
 
 
-def _fit(
-    pairs: TestedPairs,
-    sample: tuple[Integers, Integers, Integers],
-    count: Floats,
-    outlier: NDArray[np.bool_],
-    terms: Sequence[Floats],
-    mid_p: bool,
-) -> _Test:
-    """Regression on the sample without outliers; ``count`` is what coverage sees."""
-    from enhancer_dask.stats.negative_binomial import CONVERGED, fit_negative_binomial
-
-    first, separation, row = (a[(sample[2] < 0) | ~outlier[sample[2]]] for a in sample)
-    with np.errstate(divide="ignore"):  # bins that are not valid, which nothing looks at
-        bin_terms = [np.log(coverage(pairs, count)), *terms]
-    spline = _spline(pairs.least, pairs.most)
-    observed = np.where(row < 0, 0.0, pairs.count[row])
-    fit = fit_negative_binomial(
-        observed, np.empty((first.size, 0)), _design(first, separation, spline, bin_terms)
-    )
-    if fit.status != CONVERGED:
-        raise _NoFit("the regression has no solution (a term that is constant, or too few contacts)")
-    by_separation = fit.coefficients[0] + spline @ fit.coefficients[1 : 1 + spline.shape[1]]
-    log_mean = by_separation[pairs.separation - pairs.least]
-    for coefficient, values in zip(fit.coefficients[1 + spline.shape[1] :], bin_terms, strict=True):
-        log_mean += coefficient * (values[pairs.first] + values[pairs.first + pairs.separation])
-    expected = np.exp(log_mean)
-    p = upper_tail(pairs.count, expected, fit.theta, mid_p=mid_p)
-    return _Test(expected, p, _adjusted(p, pairs.total()), 1.0 / fit.theta)
-
-
-def _design(first: Integers, separation: Integers, spline: Floats, bin_terms: Sequence[Floats]) -> Floats:
-    least = int(separation.min())
-    second = first + separation
-    return np.column_stack([spline[separation - least], *(values[first] + values[second] for values in bin_terms)])
-
-
-def _spline(least: int, most: int) -> Floats:
-    """Cubic B-spline of log separation, knots even in it, without its first column; shape (separations, columns)."""
-    n = most - least + 1
-    if n < 4:
-        raise _NoFit(f"{n} distances in range, want 4")
-    x = np.log(np.arange(least, most + 1))
-    inside = np.linspace(x[0], x[-1], min(KNOTS, n // 4 - 1) + 2)
-    knots = np.concatenate([[x[0]] * 3, inside, [x[-1]] * 3])
-    return np.asarray(BSpline.design_matrix(x, knots, 3).toarray()[:, 1:])
+def _against(pairs: DistancePairs, background: Background, mid_p: bool) -> _Test:
+    expected = background.expected(pairs.first, pairs.separation)
+    p = upper_tail(pairs.count, expected, background.theta, mid_p=mid_p)
+    return _Test(expected, p, _adjusted(p, pairs.total()), 1.0 / background.theta)
 
 
 def upper_tail(count: Floats, mean: Floats, theta: float, *, mid_p: bool = False) -> Floats:
@@ -229,7 +189,7 @@ def _adjusted(p: Floats, n_tested: int) -> Floats:
     return out
 
 
-def _rows(pairs: TestedPairs, test: _Test, start: int) -> pd.DataFrame:
+def _rows(pairs: DistancePairs, test: _Test, start: int) -> pd.DataFrame:
     columns: Mapping[str, NDArray[np.float64] | Integers] = {
         "bin1_id": pairs.first + start,
         "bin2_id": pairs.first + pairs.separation + start,
@@ -241,7 +201,7 @@ def _rows(pairs: TestedPairs, test: _Test, start: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _pairs(contacts: pd.DataFrame, start: int, stop: int, least: int, most: int) -> TestedPairs:
+def _pairs(contacts: pd.DataFrame, start: int, stop: int, least: int, most: int) -> DistancePairs:
     """The contacts of one chromosome within range, between bins that are fit to be tested."""
     bin1, bin2 = contacts["bin1_id"].to_numpy(np.int64), contacts["bin2_id"].to_numpy(np.int64)
     here = (bin1 >= start) & (bin2 < stop) & (bin2 - bin1 >= least) & (bin2 - bin1 <= most)
@@ -250,9 +210,8 @@ def _pairs(contacts: pd.DataFrame, start: int, stop: int, least: int, most: int)
     count = contacts["count"].to_numpy(np.float64)[here]
     order = np.lexsort((second, first))
     first, second, count = first[order], second[order], count[order]
-    valid = valid_bins(stop - start, first, second, count)
-    both = valid[first] & valid[second]
-    return TestedPairs(valid, least, most, first[both], (second - first)[both], count[both])
+    everywhere = np.ones(stop - start, dtype=bool)
+    return well_covered(DistancePairs(everywhere, least, most, first, second - first, count))
 
 
 def _separations(size: int, least_bp: int | None, most_bp: int | None, n: int) -> tuple[int, int]:
@@ -270,7 +229,7 @@ def _chromosomes(bins: pd.DataFrame) -> list[tuple[int, int]]:
     """First bin and end of each run of bins of one chromosome."""
     chrom = bins["chrom"].to_numpy()
     edges = [0, *(np.flatnonzero(chrom[1:] != chrom[:-1]) + 1).tolist(), len(chrom)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _bin_size(bins: pd.DataFrame) -> int:
@@ -280,7 +239,9 @@ def _bin_size(bins: pd.DataFrame) -> int:
     wrong = np.flatnonzero(start != place * size)
     if wrong.size:
         bad = bins.iloc[wrong[0]]
-        raise InputError(f"bin {wrong[0]} ({bad['chrom']}:{bad['start']}-{bad['end']}): want bins of one size, {size} bp")
+        raise InputError(
+            f"bin {wrong[0]} ({bad['chrom']}:{bad['start']}-{bad['end']}): want bins of one size, {size} bp"
+        )
     return size
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
 from enhancer_dask.errors import InputError
 
-Sizes = Mapping[str, int] | pd.DataFrame | str | Path
+Sizes: TypeAlias = Mapping[str, int] | pd.DataFrame | str | Path
 _PREFIXED = re.compile(r"(?!chr)([A-Za-z][\w.]*?)_(chr\w.*)")
 
 

@@ -32,6 +32,8 @@ class PairColumns:
     """The header says that lines are sorted by both chromosomes, then positions."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Chromosome sizes of the header; empty if it has none."""
+    example: str = ""
+    """Chromosome of the first line."""
 
 
 def open_text(path: Path) -> IO[str]:
@@ -81,7 +83,8 @@ def find_columns(path: Path) -> PairColumns:
     width = len(rows[0]) if rows else len(names or ())
     at = _named(path, names) if names is not None else _guessed(path, rows, n_skipped)
     _check_rows(path, rows, width, at, n_skipped)
-    return PairColumns(n_skipped, width, delimiter, *at, is_sorted=is_sorted, sizes=sizes)
+    example = rows[0][at[0]] if rows else ""
+    return PairColumns(n_skipped, width, delimiter, *at, is_sorted=is_sorted, sizes=sizes, example=example)
 
 
 def damaged(path: Path, err: Exception) -> InputError:
@@ -131,8 +134,9 @@ def _guessed(path: Path, rows: list[list[str]], n_skipped: int) -> tuple[int, in
         if first[layout[1]].isdigit() and first[layout[3]].isdigit():
             return layout
     raise InputError(
-        f"{path}: line {n_skipped + 1}: two chromosomes and positions cannot be found in {' '.join(first)[:80]!r}; want "
-        "a '#columns:' line, or 4 to 6 columns (chrom1 pos1 [strand1] chrom2 pos2 [strand2 or barcode]), or readID first"
+        f"{path}: line {n_skipped + 1}: no two chromosomes and positions found in {' '.join(first)[:80]!r}; want a "
+        "'#columns:' line, or columns chrom1 pos1 chrom2 pos2 [barcode], chrom1 pos1 strand1 chrom2 pos2 strand2, or "
+        "readID chrom1 pos1 chrom2 pos2 strand1 strand2 ..."
     )
 
 
@@ -147,6 +151,6 @@ def _check_rows(
 def bad_line(path: Path, number: int, line: str, width: int, pos1: int, pos2: int) -> InputError:
     """A line that is no contact."""
     return InputError(
-        f"{path}: line {number} is no contact: {line[:80]!r}; want {width} columns, positions in columns {pos1 + 1} and "
-        f"{pos2 + 1}"
+        f"{path}: line {number} is no contact: {line[:80]!r}; want {width} columns, with positions in columns "
+        f"{pos1 + 1} and {pos2 + 1}"
     )

@@ -83,7 +83,7 @@ def bin_pairs(
     ------
     InputError
         If a line is no contact, a position lies outside its chromosome, lines are not sorted although the header says
-        so, the barcode does not occur, or no contact lies on a known chromosome.
+        so, or the barcode does not occur.
     """
     columns = find_columns(path)
     if (cell is not None or by_cell) and columns.barcode is None:
@@ -117,11 +117,6 @@ def bin_pairs(
     if cell is not None and cell not in reader.barcodes:
         known = ", ".join(list(reader.barcodes)[:3])
         raise InputError(f"{path}: no contact has the barcode {cell!r}; first barcodes: {known}")
-    if found.n_contacts and found.dropped.total() == found.n_contacts:
-        raise InputError(
-            f"{path}: no contact lies on a known chromosome: it has {next(iter(found.dropped))!r}, known are "
-            f"{', '.join(list(sizes)[:3])} ..."
-        )
     found.cells = reader.barcodes if by_cell else {}
     return found
 

@@ -1,6 +1,6 @@
 """The pairs of bins of one chromosome that a test of contacts asks about, without listing them.
 
-A chromosome of 50,000 bins has 20 million pairs within 2 Mb. Only the pairs with contacts are ever in memory; the others
+A chromosome of 50,000 bins has 20 million pairs within 2 Mb. Only the pairs with contacts are in memory; the others
 are counted by correlating the mask of valid bins with itself, and a sample of all pairs is drawn for fits.
 """
 
@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class TestedPairs:
+class DistancePairs:
     """Pairs of valid bins of one chromosome within a range of separations, and the counts that are not zero."""
 
     valid: NDArray[np.bool_]
