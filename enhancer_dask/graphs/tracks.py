@@ -86,10 +86,8 @@ def check_track(track: Track, lengths: dict[str, int], resolution: int) -> None:
     there = _chroms(_opened(track.path))
     names = ChromosomeNames(lengths, str(track.path))
     if all(names.code(name) < 0 for name in there):
-        known = ", ".join(list(there)[:5]) or "none"
-        raise InputError(
-            f"{track.path}: has no chromosome of the contacts ({', '.join(list(lengths)[:5])} ...): {known}"
-        )
+        found, wanted = (", ".join(list(some)[:5]) or "none" for some in (there, lengths))
+        raise InputError(f"{track.path}: its chromosomes are {found} ...; want those of the contacts, {wanted} ...")
     check_same_assembly(lengths, there, "the contacts", str(track.path))
 
 

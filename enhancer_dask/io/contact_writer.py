@@ -137,7 +137,8 @@ class _Appended:
         # no bin is below 0 and no count 0: a chunk that is missing is noticed when read
         fill = 0 if name == "count" else -1
         self.array = _create(group, name, dtype, (PIXELS_PER_CHUNK,), (0,), fill)
-        self.dtype, self.digest = dtype, digest
+        # the fingerprint must not depend on how many pixels are added at a time
+        self.dtype, self.digest, self.of_store = dtype, hashlib.blake2b(digest_size=16), digest
         self.held: list[Array] = []
         self.n_held = 0
 
@@ -153,6 +154,7 @@ class _Appended:
     def close(self) -> None:
         if self.n_held:
             self._append(np.concatenate(self.held))
+        self.of_store.update(self.digest.digest())
 
     def _append(self, values: Array) -> None:
         self.digest.update(values.tobytes())
