@@ -15,9 +15,22 @@ from enhancer_dask.graphs.nodes import feature_names
 from enhancer_dask.graphs.recipe import Recipe
 from enhancer_dask.graphs.shard_tasks import Labels, Unit
 from enhancer_dask.graphs.windows import windows
+from enhancer_dask.shard_store import INDEX_COLUMNS
 
 EDGE = 8  # bytes of source and target
 BIN = 6  # of bin id and two masks
+# PyG has another use for some
+NOT_LABELS = {*INDEX_COLUMNS, "cell", "batch", "ptr", "x", "y", "edge_index", "edge_attr", "num_nodes"}
+    *INDEX_COLUMNS,
+    "cell",
+    "batch",
+    "ptr",
+    "x",
+    "y",
+    "edge_index",
+    "edge_attr",
+    "num_nodes",
+}  # as PyG uses them
 
 
 def units_of(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> list[Unit]:
@@ -40,7 +53,9 @@ def units_of(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> list[Un
 
 
 def _cells(store: ContactStore) -> Iterator[tuple[str, Labels]]:
-    columns = {name: store.cell_column(name).tolist() for name in store.cell_columns}
+    columns = {
+        f"cell_{name}" if name in NOT_LABELS else name: store.cell_column(name).tolist() for name in store.cell_columns
+    }
     for i, cell in enumerate(store.cells):
         yield cell, {"cell": cell, **{name: values[i] for name, values in columns.items()}}
 

@@ -26,6 +26,7 @@ except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
 Transform = Callable[[Data], Data]
+BATCH_NAMES = ("batch", "ptr")  # what PyG puts into a batch itself
 
 
 def to_data(graph: Graph) -> Data:
@@ -43,7 +44,7 @@ def to_data(graph: Graph) -> Data:
     Raises
     ------
     InputError
-        If two of these have one name.
+        If two of these have one name, or one is called ``batch`` or ``ptr``, as PyG calls parts of a batch.
     """
     data = Data(
         edge_index=torch.from_numpy(np.stack([graph.source, graph.target]).astype(np.int64)), num_nodes=graph.n_nodes
@@ -63,8 +64,8 @@ def to_data(graph: Graph) -> Data:
 
 
 def _put(data: Data, graph: Graph, name: str, value: Any) -> None:
-    if name in data:
-        raise InputError(f"graph {graph.name!r}: {name!r} names two of its variables and labels")
+    if name in data or name in BATCH_NAMES:
+        raise InputError(f"graph {graph.name!r}: {name!r} names two of its variables and labels, or is one of PyG's")
     data[name] = value
 
 

@@ -14,6 +14,7 @@ from enhancer_dask.errors import ChunkError, InputError, ResumeError, StoreError
 from enhancer_dask.graphs import shard_tasks
 from enhancer_dask.graphs.windows import windows
 from enhancer_dask.io import contact_writer
+from enhancer_dask.io.contact_ingest import ingest_contacts
 from enhancer_dask.io.contact_writer import write_contacts
 from enhancer_dask.io.pixels import PixelSum, make_bins
 
@@ -54,7 +55,7 @@ def cells(tmp_path_factory):
     rng = np.random.default_rng(4)
     out = tmp_path_factory.mktemp("cells") / "cells.contacts"
     frames = {f"cell{i}": random_contacts(rng, 20 + 40 * i) for i in range(9)}
-    write_contacts(out, frames, cells=pd.DataFrame({"celltype": [f"t{i % 2}" for i in range(9)], "stage": range(9)}))
+    write_contacts(out, frames, cells=pd.DataFrame({"celltype": [f"t{i % 2}" for i in range(9)], "batch": range(9)}))
     return out
 
 
@@ -156,6 +157,7 @@ def test_graphs__one_per_cell_with_what_is_known_of_it(cells, tmp_path):
     index = shards.index
     assert index["name"].tolist() == index["cell"].tolist() == [f"cell{i}" for i in range(9)]
     assert index["celltype"].tolist() == [f"t{i % 2}" for i in range(9)]
+    assert index["cell_batch"].tolist() == list(range(9))  # PyG has another use for "batch"
     for i, graph in enumerate(shards.graphs()):
         want = symmetric(ContactStore(cells).contacts(SIZE, cell=graph.name))
         np.testing.assert_allclose(adjacency(graph, "log_count"), np.log2(want + 1), rtol=1e-6)
@@ -365,3 +367,39 @@ def test_gm12878__block_of_the_oracle(gm12878, oracle, tmp_path):
         np.testing.assert_array_equal(graph.source[upper][order], want["node2"])
         np.testing.assert_array_equal(graph.edges["count"][upper][order], want["count"])
         np.testing.assert_allclose(graph.edges["oe"][upper][order], want["oe"], rtol=1e-6)  # stored as float32
+
+
+def test_nagano__degrees_of_the_oracle(shared, tmp_path):
+    want = np.load(shared / "oracles" / "hic" / "nagano_20cells_pooled_and_degree.npz")
+    path = shared / "data" / "hic" / "nagano_20cells.mm9.1mb.scool"
+    ingest_contacts(path, tmp_path / "cells.contacts", resolution=1_000_000, progress=False)
+    shards = make(tmp_path / "cells.contacts", tmp_path / "g", inter=True, shard_mb=2)
+    assert len(shards.shards) > 2
+    degree = {g.name: g.nodes["x"][:, 0] for g in shards.graphs()}
+    cells = [str(name).rpartition("/")[2] for name in want["cells"]]
+    assert sorted(degree) == sorted(cells)
+    for cell, expected in zip(cells, want["degree"], strict=True):
+        np.testing.assert_array_equal(degree[cell], expected)
+
+
+def test_gageseq__forty_cells_of_the_oracle(shared, oracle, tmp_path):
+    folder = shared / "data" / "hic" / "gageseq_mbc_chr1"
+    ingest_contacts(
+        sorted(folder.glob("*.pairs.gz")), tmp_path / "cells.contacts", resolution=1_000_000,
+        chromsizes={"chr1": 195_471_971}, cells=folder / "cells.csv", single_cell=True, progress=False,
+    )  # fmt: skip
+    shards = make(tmp_path / "cells.contacts", tmp_path / "g", edge_weights=["count"])
+    assert len(shards.index) == 40
+    assert shards.index["cell_type_from_rna"].nunique() == 11
+    assert shards.index["file"].tolist() == sorted(path.name for path in folder.glob("*.pairs.gz"))
+    degree = {str(g.labels["file"]): g.nodes["x"][:, 0] for g in shards.graphs()}
+    table, coo = (
+        oracle("hic/gageseq_mbc_chr1_cells_1mb"),
+        dict(np.load(shared / "oracles" / "hic" / "gageseq_mbc_chr1_1mb_coo.npz")),
+    )
+    for k, (file, n_edges) in enumerate(zip(table["file"], table["edges_no_self"], strict=True)):
+        assert file == f"{coo['cell'][k]}.pairs.gz"
+        bin1, bin2 = (coo[name][coo["ptr"][k] : coo["ptr"][k + 1]] for name in ("bin1", "bin2"))
+        ends = np.concatenate([bin1[bin1 != bin2], bin2[bin1 != bin2]])
+        np.testing.assert_array_equal(degree[file], np.bincount(ends, minlength=196))
+        assert degree[file].sum() == 2 * n_edges

@@ -81,10 +81,11 @@ def test_to_data__has_the_adjacency_and_every_variable(shards, graphs):
         assert (data.name, data.cell, data.stage) == (graph.name, graph.labels["cell"], graph.labels["stage"])
 
 
-def test_to_data__two_variables_of_one_name(graphs):
+def test_to_data__names_that_are_taken(graphs):
     graph = graphs[0]
-    with pytest.raises(InputError, match="graph 'g': 'x' names two"):
-        to_data(Graph("g", graph.n_nodes, graph.source, graph.target, graph.nodes, values={"x": np.zeros(1)}))
+    for name in ("x", "batch"):
+        with pytest.raises(InputError, match=f"graph 'g': '{name}' names two"):
+            to_data(Graph("g", graph.n_nodes, graph.source, graph.target, graph.nodes, values={name: np.zeros(1)}))
 
 
 def test_one_hot__leaves_n_empty():
