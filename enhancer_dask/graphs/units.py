@@ -21,16 +21,6 @@ EDGE = 8  # bytes of source and target
 BIN = 6  # of bin id and two masks
 # PyG has another use for some
 NOT_LABELS = {*INDEX_COLUMNS, "cell", "batch", "ptr", "x", "y", "edge_index", "edge_attr", "num_nodes"}
-    *INDEX_COLUMNS,
-    "cell",
-    "batch",
-    "ptr",
-    "x",
-    "y",
-    "edge_index",
-    "edge_attr",
-    "num_nodes",
-}  # as PyG uses them
 
 
 def units_of(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> list[Unit]:
