@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from enhancer_dask.graphs.bins import bins_of
 from enhancer_dask.graphs.contact_matrix import as_matrix
 from enhancer_dask.graphs.edges import contact_graph, edge_weights
-from enhancer_dask.graphs.expression import cell_expression
+from enhancer_dask.graphs.expression import Expression, cell_expression
 from enhancer_dask.graphs.nodes import Arrays, feature_names, node_arrays
 from enhancer_dask.graphs.normalise import BalanceWarning, balance
 from enhancer_dask.graphs.recipe import CARRIED, Recipe, contacts_of
@@ -24,6 +26,7 @@ from enhancer_dask.io.pixels import chromosome_codes
 from enhancer_dask.shard_store import Graph, sorted_edges, write_shard
 
 Labels = dict[str, str | int | float]
+_ONE_CHROMOSOME = Lock()  # threads of a worker wait for its edges, instead of making them, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +70,31 @@ def read_weights(recipe: Recipe, part: Path | None) -> NDArray[np.float64] | Non
 
 def shard_chunk(recipe: Recipe, units: Sequence[Unit], shard: Path, weights: Path | None) -> pd.DataFrame:
     """Make and write one shard on a worker; its rows of the index are the part."""
-    return write_shard(shard, list(_graphs(recipe, units, read_weights(recipe, weights))))
+    return write_shard(shard, list(_graphs(recipe, units, weights)))
 
 
-def _graphs(recipe: Recipe, units: Sequence[Unit], weights: NDArray[np.float64] | None) -> Iterator[Graph]:
-    store = contacts_of(recipe.store, recipe.fingerprint)
-    bins = store.bins(recipe.resolution)
+def _graphs(recipe: Recipe, units: Sequence[Unit], weights: Path | None) -> Iterator[Graph]:
+    bins = contacts_of(recipe.store, recipe.fingerprint).bins(recipe.resolution)
     ids_of = [_ids(unit, bins) for unit in units]
     every = np.unique(np.concatenate(ids_of))
     features, variables = node_arrays(recipe, bins, every)
-    variables = {
-        **variables,
-        "valid": np.ones(len(every), dtype=bool) if weights is None else ~np.isnan(weights[every]),
-    }
-    expression = None
+    of_bins = read_weights(recipe, weights)
+    valid = np.ones(len(every), dtype=bool) if of_bins is None else ~np.isnan(of_bins[every])
+    variables = {**variables, "valid": valid}
+    expression: Expression = {}
     if recipe.expression is not None:
         expression = cell_expression(recipe.expression, [str(unit.cell) for unit in units])
-    edges, made_for = pd.DataFrame(), None
     for unit, ids in zip(units, ids_of, strict=True):
-        if made_for != (unit.chromosomes, unit.cell):  # the windows of a chromosome share its edges
-            edges, made_for = _edges(recipe, unit, weights), (unit.chromosomes, unit.cell)
         at = np.searchsorted(every, ids)
-        nodes = {name: values[at] for name, values in variables.items()}
+        if unit.window is None:
+            edges = _edges(recipe, unit.chromosomes, unit.cell, of_bins)
+        else:
+            with _ONE_CHROMOSOME:
+                edges = _shared_edges(recipe, unit.chromosomes, weights)
         yield _graph(
-            recipe, unit, edges, {name: values[at] for name, values in features.items()}, nodes,
-            {} if expression is None else {"expression": expression[str(unit.cell)]},
+            recipe, unit, edges, {name: values[at] for name, values in features.items()},
+            {name: values[at] for name, values in variables.items()},
+            {"expression": expression[str(unit.cell)]} if expression else {},
         )  # fmt: skip
 
 
@@ -100,12 +103,20 @@ def _ids(unit: Unit, bins: pd.DataFrame) -> NDArray[np.int64]:
     return ids if unit.window is None else ids[unit.window.start : unit.window.stop]
 
 
-def _edges(recipe: Recipe, unit: Unit, weights: NDArray[np.float64] | None) -> pd.DataFrame:
-    store, chromosomes = contacts_of(recipe.store, recipe.fingerprint), list(unit.chromosomes)
-    contacts = store.contacts(recipe.resolution, chromosomes, inter=recipe.inter, cell=unit.cell)
+def _edges(
+    recipe: Recipe, chromosomes: tuple[str, ...], cell: str | None, weights: NDArray[np.float64] | None
+) -> pd.DataFrame:
+    store = contacts_of(recipe.store, recipe.fingerprint)
+    contacts = store.contacts(recipe.resolution, chromosomes, inter=recipe.inter, cell=cell)
     return contact_graph(
         contacts, weights, recipe.rule, recipe.min_distance, chromosomes, recipe.inter, extra=recipe.extra
     )
+
+
+@lru_cache(maxsize=1)
+def _shared_edges(recipe: Recipe, chromosomes: tuple[str, ...], weights: Path | None) -> pd.DataFrame:
+    """Edges of a chromosome, kept for its next windows: making them takes longer than cutting all shards from them."""
+    return _edges(recipe, chromosomes, None, read_weights(recipe, weights))
 
 
 def _graph(recipe: Recipe, unit: Unit, edges: pd.DataFrame, features: Arrays, nodes: Arrays, values: Arrays) -> Graph:
@@ -113,7 +124,8 @@ def _graph(recipe: Recipe, unit: Unit, edges: pd.DataFrame, features: Arrays, no
     loss_mask = np.ones(n_nodes, dtype=bool)
     if unit.window is not None:
         start, stop, loss_start, loss_stop = unit.window
-        edges = edges[(edges["node1"] >= start) & (edges["node2"] < stop)]
+        edges = edges.iloc[slice(*np.searchsorted(edges["node1"], [start, stop]))]
+        edges = edges[edges["node2"] < stop]
         edges = edges.assign(node1=edges["node1"] - start, node2=edges["node2"] - start)
         loss_mask = np.zeros(n_nodes, dtype=bool)
         loss_mask[loss_start - start : loss_stop - start] = True

@@ -17,14 +17,14 @@ from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import InputError, ResumeError, StoreError
 from enhancer_dask.graphs.recipe import METHODS, Recipe, params_of
 from enhancer_dask.graphs.shard_tasks import Unit, read_weights, shard_chunk, weights_chunk
-from enhancer_dask.graphs.units import pack, unit_bytes, units_of
+from enhancer_dask.graphs.units import contacts_read, pack, unit_bytes, units_of
 from enhancer_dask.io.files import remove_at_once, remove_leftovers
 from enhancer_dask.io.tables import check_params
 from enhancer_dask.shard_store import ShardStore, finish_shards
 
 MB = 1_000_000
-PIXEL = 200  # bytes of a contact at the peak of making edges of it: its row, weights, O/E, sorting
-BALANCED_PIXEL = 150  # of one that is balanced: its row, both triangles, what the solver holds
+CONTACT = 170  # bytes of a contact at the peak of making edges of it: its row, weights, O/E, sorting
+BALANCED = 150  # of one that is balanced: its row, both triangles, what the solver holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,22 @@ def plan_shards(
         params = {"stage": "balance", "contacts": recipe.fingerprint, "resolution": recipe.resolution}
         balance = chunks.Work(
             "balance", weights_chunk, lambda _: (recipe,), 1, {**params, "balance": recipe.balance}, {},
-            out.with_name(f"{out.name}.balance.parts"), nbytes=lambda _: n_pixels * BALANCED_PIXEL,
+            out.with_name(f"{out.name}.balance.parts"), nbytes=lambda _: n_pixels * BALANCED,
         )  # fmt: skip
     weights = None if balance is None else balance.part(0)
     folder = out.with_name(f"{out.name}.parts")
     units = units_of(recipe, store, bins)
-    sizes = unit_bytes(recipe, store, units, bins)
+    n_contacts = contacts_read(recipe, store, units)
+    sizes = unit_bytes(recipe, units, n_contacts, bins)
     blocks = pack(sizes, int(shard_mb * MB))
-    by_cell = store.n_pixels(recipe.resolution, recipe.chromosomes, inter=recipe.inter)
 
     def arguments(index: int) -> tuple[Recipe, list[Unit], Path, Path | None]:
         mine = [units[i] for i in blocks[index]]
         return recipe, mine, folder / "shards" / f"shard-{index:08d}.zarr", weights
 
     def nbytes(args: tuple[Any, ...]) -> int:
-        index = int(args[2].stem.split("-")[1])
-        pixels = int(by_cell.max()) if recipe.cells else int(by_cell.sum())
-        return PIXEL * pixels + 3 * sum(sizes[i] for i in blocks[index])
+        mine = blocks[int(args[2].stem.split("-")[1])]
+        return CONTACT * max(n_contacts[i] for i in mine) + sum(sizes[i] for i in mine)
 
     params = params_of(recipe, dict(more))
     shards = chunks.Work(

@@ -67,31 +67,31 @@ def _of_chromosomes(recipe: Recipe, bins: pd.DataFrame) -> Iterator[Unit]:
                 yield Unit(f"{chrom}:{begin}-{last}", (chrom,), labels, window)
 
 
-def unit_bytes(recipe: Recipe, store: ContactStore, units: Sequence[Unit], bins: pd.DataFrame) -> list[int]:
+def contacts_read(recipe: Recipe, store: ContactStore, units: Sequence[Unit]) -> list[int]:
+    """Contacts that each graph is made from; windows are cut from those of their whole chromosome."""
+
+    def count(chromosomes: tuple[str, ...]) -> list[int]:
+        return [int(n) for n in store.n_pixels(recipe.resolution, chromosomes, inter=recipe.inter)]
+
+    if recipe.cells:
+        of_cells = dict(zip(store.cells, count(recipe.chromosomes), strict=True))
+        return [of_cells[str(unit.cell)] for unit in units]
+    of_blocks = {
+        chromosomes: count(chromosomes)[0] for chromosomes in dict.fromkeys(unit.chromosomes for unit in units)
+    }
+    return [of_blocks[unit.chromosomes] for unit in units]
+
+
+def unit_bytes(recipe: Recipe, units: Sequence[Unit], n_contacts: Sequence[int], bins: pd.DataFrame) -> list[int]:
     """Size of each graph if every contact were an edge: an upper bound."""
-    spans = bin_spans(bins)
-    n_bins = {chrom: stop - start for chrom, (start, stop) in spans.items()}
-    of_cells = dict(zip(store.cells, _n_pixels(recipe, store, recipe.chromosomes), strict=True)) if recipe.cells else {}
-    of_blocks: dict[tuple[str, ...], int] = {}
+    n_bins = {chrom: stop - start for chrom, (start, stop) in bin_spans(bins).items()}
     node, edge = _node_bytes(recipe), 2 * (EDGE + 4 * len(recipe.edge_weights))
     sizes = []
-    for unit in units:
+    for unit, n_edges in zip(units, n_contacts, strict=True):
         n_nodes = sum(n_bins[chrom] for chrom in unit.chromosomes)
-        if unit.cell is not None:
-            n_edges = of_cells[unit.cell]
-        else:
-            if unit.chromosomes not in of_blocks:
-                of_blocks[unit.chromosomes] = _n_pixels(recipe, store, unit.chromosomes)[0]
-            n_edges = of_blocks[unit.chromosomes]
-        if unit.window is not None:
-            share = (unit.window.stop - unit.window.start) / n_nodes
-            n_nodes, n_edges = int(n_nodes * share), int(n_edges * share)
-        sizes.append(n_nodes * node + n_edges * edge)
+        share = 1.0 if unit.window is None else (unit.window.stop - unit.window.start) / n_nodes
+        sizes.append(int(share * (n_nodes * node + n_edges * edge)))
     return sizes
-
-
-def _n_pixels(recipe: Recipe, store: ContactStore, chromosomes: tuple[str, ...]) -> list[int]:
-    return [int(n) for n in store.n_pixels(recipe.resolution, chromosomes, inter=recipe.inter)]
 
 
 def _node_bytes(recipe: Recipe) -> int:

@@ -46,12 +46,11 @@ def to_data(graph: Graph) -> Data:
     InputError
         If two of these have one name, or one is called ``batch`` or ``ptr``, as PyG calls parts of a batch.
     """
-    data = Data(
-        edge_index=torch.from_numpy(np.stack([graph.source, graph.target]).astype(np.int64)), num_nodes=graph.n_nodes
-    )
+    edge_index = np.stack([graph.source, graph.target], dtype=np.int64)
+    data = Data(edge_index=torch.from_numpy(edge_index), num_nodes=graph.n_nodes)
     if graph.edges:
         names = sorted(graph.edges)
-        weights = np.stack([np.asarray(graph.edges[name], dtype=np.float32) for name in names], axis=1)
+        weights = np.stack([graph.edges[name] for name in names], axis=1, dtype=np.float32, casting="unsafe")
         _put(data, graph, "edge_attr", torch.from_numpy(weights))
         _put(data, graph, "edge_attr_names", tuple(names))
     for name, values in graph.nodes.items():
