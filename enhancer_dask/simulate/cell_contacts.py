@@ -45,11 +45,11 @@ class CellDesign:
     """Standard deviation of the log depth of cells, RNA and contacts apart."""
     loop_fold: float = 10.0
     """Contacts of a loop of strength 1, over those without it, less 1."""
-    effect: float = 1.0
+    effect: float = 1.5
     """Log fold change of expression by a loop of strength 1."""
     noise: float = 0.4
     """Coefficient of variation of a loop's strength among the cells of a stage."""
-    dropout: float = 0.05
+    dropout: float = 0.01
     """Chance that a gene's counts are lost in a cell."""
     trans_share: float = 0.2
     """Share of contacts that are between chromosomes."""
