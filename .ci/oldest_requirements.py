@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-runners = ("pytest", "hypothesis", "psutil")
+runners = ("pytest>", "hypothesis", "psutil", "hictkpy")
 tests = [line for line in project["optional-dependencies"]["test"] if line.startswith(runners)]
 for requirement in project["dependencies"] + tests:
     print(requirement.replace(">=", "=="))

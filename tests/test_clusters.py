@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, default_client
+from distributed.comm import CommClosedError
 
 from enhancer_dask.clusters import client_or_threads, cluster, kept_open, read_profile
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
@@ -73,6 +75,38 @@ def test_cluster__starts_the_workers_of_the_profile_with_one_thread_each(config)
         assert set(map(tuple, threads.values())) == {("1", "1")}
         limits = [w["memory_limit"] for w in client.scheduler_info()["workers"].values()]
         assert limits == [2**30, 2**30]
+
+
+def _logged_by_a_worker():
+    """What reaches the log of a worker when a heartbeat, and when something else, meets a scheduler that is gone."""
+    logger, seen = logging.getLogger("distributed.worker"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.funcName)
+
+    def fail():
+        try:
+            raise CommClosedError("the scheduler is gone")
+        except OSError:
+            logger.exception("lost")
+
+    def heartbeat():
+        try:
+            raise CommClosedError("the scheduler is gone")
+        except OSError:
+            logger.exception("lost")
+
+    logger.addHandler(handler)
+    try:
+        heartbeat()
+        fail()
+    finally:
+        logger.removeHandler(handler)
+    return seen
+
+
+def test_cluster__a_heartbeat_that_meets_the_closing_scheduler_is_no_news(config):
+    with cluster("local", config=config("local:\n  n_workers: 1\n  memory_limit: 1GiB\n")) as client:
+        assert list(client.run(_logged_by_a_worker).values()) == [["fail"]]
 
 
 def test_cluster__connects_to_a_running_scheduler(config):
@@ -199,6 +233,7 @@ def test_gpus__are_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
 def test_clusters__leave_ctrl_c_alone_and_can_be_imported_from_a_thread():
     code = (
         "import signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may come with none
         "thread = threading.Thread(target=lambda: print(__import__('enhancer_dask.clusters').__name__))\n"
         "thread.start(); thread.join()\n"
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"

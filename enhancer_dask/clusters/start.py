@@ -30,6 +30,12 @@ class _BehavedWorker(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+        logging.getLogger("distributed.worker").addFilter(_is_no_missed_heartbeat)
+
+
+def _is_no_missed_heartbeat(record: logging.LogRecord) -> bool:
+    """A heartbeat may meet the scheduler just as it closes; one that is lost for good ends the worker with a word."""
+    return not (record.funcName == "heartbeat" and record.exc_info and isinstance(record.exc_info[1], OSError))
 
 
 class _LocalCluster(ElasticCluster, LocalCluster):
