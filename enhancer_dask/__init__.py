@@ -2,8 +2,9 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'epistasis', 'ingest', 'open_store', 'run',
- 'scent', 'simulate_cells', 'simulate_chromosomes', 'simulate_enhancer_pairs', 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'ingest',
+ 'open_store', 'run', 'scent', 'simulate_cells', 'simulate_chromosomes', 'simulate_enhancer_pairs',
+ 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -15,6 +16,7 @@ from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
+    from enhancer_dask.graphs.edges import contact_graph as contact_graph
     from enhancer_dask.interactions.census import census as census
     from enhancer_dask.interactions.epistasis import epistasis as epistasis
     from enhancer_dask.interactions.pairs import enhancer_pairs as enhancer_pairs
@@ -34,6 +36,7 @@ _WHERE = {
     "candidates": "enhancer_dask.links.candidates",
     "census": "enhancer_dask.interactions.census",
     "cluster": "enhancer_dask.clusters",
+    "contact_graph": "enhancer_dask.graphs.edges",
     "enhancer_pairs": "enhancer_dask.interactions.pairs",
     "epistasis": "enhancer_dask.interactions.epistasis",
     "ingest": "enhancer_dask.io.ingest",

@@ -14,9 +14,19 @@ import zarr
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.io.pixels import PixelSum, pixel_table, widest
 
 SCHEMA = "enhancer-dask contacts"
 SCHEMA_VERSION = 1
+PIXELS_PER_CHUNK = 262_144  # a cell or a block of chromosomes is read without much beside it
+
+
+def is_contact_store(path: Path) -> bool:
+    """Whether a folder is a contact store, of any version."""
+    try:
+        return bool(zarr.open_group(str(path), mode="r").attrs.get("schema") == SCHEMA)
+    except Exception:  # zarr raises whatever the files make it raise
+        return False
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,12 @@ class ContactStore:
             raise StoreError(f"{self.path}: not a Zarr store ({type(err).__name__})") from err
         if group.attrs.get("schema") != SCHEMA:
             raise StoreError(f"{self.path}: attribute 'schema' is {group.attrs.get('schema')!r}, want {SCHEMA!r}")
+        version = group.attrs.get("schema_version")
+        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path}: schema version {version}, written by enhancer-dask {group.attrs.get('software', '?')}; "
+                f"this one reads up to version {SCHEMA_VERSION}: update enhancer-dask or read the contacts again"
+            )
         return group
 
     @property
@@ -95,11 +111,22 @@ class ContactStore:
     ) -> pd.DataFrame:
         """Contacts within and, with ``inter``, between some chromosomes.
 
+        Parameters
+        ----------
+        resolution : int
+            Size of the bins, bp.
+        chromosomes : sequence of str, optional
+            All if not given.
+        inter : bool
+            Also contacts between two of the chromosomes.
+        cell : str, optional
+            One cell of a store of single cells; if not given, the sum over all cells.
+
         Returns
         -------
         DataFrame
-            bin1_id, bin2_id (genome-wide, upper triangle), count, sorted by block and bins; ``attrs["bins"]`` has
-            :meth:`bins`. The same form as :func:`enhancer_dask.read_contacts` gives.
+            bin1_id, bin2_id (genome-wide, upper triangle), count, sorted by block and bins (the sum over cells: by
+            bins); ``attrs["bins"]`` has :meth:`bins`. The same form as :func:`enhancer_dask.read_contacts` gives.
 
         Raises
         ------
@@ -108,11 +135,84 @@ class ContactStore:
         StoreError
             If a chunk is damaged.
         """
-        raise NotImplementedError  # builder A
+        bins = self.bins(resolution)
+        blocks = self._blocks(resolution, chromosomes, inter)
+        offset = self._array(f"{resolution}/offset")
+        if cell is None and len(offset) > 1:
+            total = PixelSum(len(bins))
+            for row in offset:
+                table = self._pixels(resolution, row, blocks, bins)
+                total.add(*(table[name].to_numpy() for name in table))
+            found = total.table()
+        else:
+            found = self._pixels(resolution, offset[self._cell(cell)], blocks, bins)
+        found.attrs["bins"] = bins
+        return found
 
     def vectors(self, resolution: int) -> dict[str, NDArray[np.float64]]:
         """Multiplicative weights that the file carried, by name (``ICE``, ``KR``, ``VC`` ...), shape (bins,)."""
-        raise NotImplementedError  # builder A
+        group: Any = self.group[str(self.check(resolution))]
+        names = sorted(name for name in group.array_keys() if name.startswith("vector_"))
+        found = {name.removeprefix("vector_"): self._array(f"{resolution}/{name}") for name in names}
+        for name, values in found.items():
+            if (values == 0).any():  # no weight is: zarr reads zeros where a chunk is missing
+                raise StoreError(f"{self.path}: a chunk of '{resolution}/vector_{name}' is missing")
+        return found
+
+    def cell_column(self, name: str) -> NDArray[Any]:
+        """What the cell table said about each cell, shape (cells,); text as object array."""
+        values = self._array(f"cell_{name}")
+        return values if values.dtype.kind in "biuf" else values.astype(object)
+
+    @property
+    def cell_columns(self) -> list[str]:
+        """Names of the columns known per cell, without ``cell_``."""
+        return sorted(name.removeprefix("cell_") for name in self.group.array_keys() if name.startswith("cell_"))
+
+    def _cell(self, cell: str | None) -> int:
+        if cell is None:
+            return 0
+        if cell not in self.cells:
+            known = f"first cells: {', '.join(self.cells[:3])}" if self.cells else "it holds bulk contacts"
+            raise InputError(f"{self.path}: no cell is named {cell!r}; {known}")
+        return self.cells.index(cell)
+
+    def _blocks(self, resolution: int, chromosomes: Sequence[str] | None, inter: bool) -> NDArray[np.int64]:
+        """Positions of the blocks asked for."""
+        unknown = [name for name in chromosomes or [] if name not in self.chroms]
+        if unknown:
+            raise InputError(f"{self.path}: no chromosome {unknown[0]!r}; it has {', '.join(self.chroms)}")
+        self.check(resolution)
+        first, second = (self._array(f"{resolution}/block_chrom{i}") for i in (1, 2))
+        kept = np.ones(len(first), dtype=bool) if inter else first == second
+        if chromosomes is not None:
+            codes = [self.chroms.index(name) for name in chromosomes]
+            kept &= np.isin(first, codes) & np.isin(second, codes)
+        return np.flatnonzero(kept)
+
+    def _pixels(
+        self, resolution: int, offset: NDArray[np.int64], blocks: NDArray[np.int64], bins: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Pixels of one cell in some blocks; neighbouring blocks are read at once."""
+        runs = np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1) if len(blocks) else []
+        spans = [(int(offset[run[0]]), int(offset[run[-1] + 1])) for run in runs]
+        columns = {name: self._spans(f"{resolution}/{name}", spans) for name in ("bin1", "bin2", "count")}
+        table = pixel_table(columns["bin1"], columns["bin2"], widest(columns["count"]))
+        bin1, bin2 = table["bin1_id"].to_numpy(), table["bin2_id"].to_numpy()
+        bad = (bin1 < 0) | (bin2 < bin1) | (bin2 >= len(bins)) | (table["count"].to_numpy() == 0)
+        if bad.any():
+            raise StoreError(f"{self.path}: a chunk of pixels at {resolution} bp is missing or damaged")
+        return table
+
+    def _spans(self, name: str, spans: list[tuple[int, int]]) -> NDArray[Any]:
+        array: Any = self.group[name]
+        if any(not 0 <= start <= stop <= array.shape[0] for start, stop in spans):
+            raise StoreError(f"{self.path}: 'offset' points outside {name!r}: missing or damaged")
+        try:
+            parts = [np.asarray(array[start:stop]) for start, stop in spans if stop > start]
+        except Exception as err:
+            raise StoreError(f"{self.path}: {name!r} is missing or damaged ({type(err).__name__})") from err
+        return np.concatenate([np.zeros(0, dtype=array.dtype), *parts])
 
     def _array(self, name: str) -> NDArray[Any]:
         try:

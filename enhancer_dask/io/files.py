@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from enhancer_dask.errors import InputError
@@ -26,6 +28,21 @@ def is_url(text: str | Path) -> bool:
     [True, True, False, False]
     """
     return "://" in str(text) or (isinstance(text, Path) and URL_AS_PATH.match(str(text)) is not None)
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and hash of a file, by which it is known again.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with open(path, "rb") as handle:
+        digest = hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
+    return {"name": path.name, "bytes": path.stat().st_size, "blake2b": digest}
 
 
 @contextmanager

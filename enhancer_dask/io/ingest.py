@@ -27,7 +27,7 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, ResumeError
 from enhancer_dask.io import annotation
 from enhancer_dask.io import cells as cell_tables
-from enhancer_dask.io.files import is_url, make_beside, remove_leftovers, staged
+from enhancer_dask.io.files import describe_file, is_url, make_beside, remove_leftovers, staged
 from enhancer_dask.io.multiome import MODALITIES, Block, MultiomeSource, concatenate, open_multiome
 
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ def _describe_file(file: Any) -> dict[str, Any]:
     if not isinstance(file, str | Path):
         return {"name": type(file).__name__, "object": True}
     name, path = _split_sample(file)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
-    return {"name": path.name, "bytes": path.stat().st_size, "blake2b": digest} | ({"sample": name} if name else {})
+    return describe_file(path) | ({"sample": name} if name else {})
 
 
 def _split_sample(file: str | Path) -> tuple[str | None, Path]:
