@@ -3,7 +3,8 @@
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
 ['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'graph_shards',
- 'ingest', 'open_store', 'run', 'scent', 'simulate_enhancer_pairs', 'simulate_multiome']
+ 'ingest', 'open_store', 'run', 'scent', 'simulate_cells', 'simulate_chromosomes', 'simulate_enhancer_pairs',
+ 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from enhancer_dask.links.candidates import candidates as candidates
     from enhancer_dask.links.scent import scent as scent
     from enhancer_dask.pipeline import run as run
+    from enhancer_dask.simulate.cell_shards import simulate_cells as simulate_cells
+    from enhancer_dask.simulate.chromosomes import simulate_chromosomes as simulate_chromosomes
     from enhancer_dask.simulate.enhancer_pairs import simulate_enhancer_pairs as simulate_enhancer_pairs
     from enhancer_dask.simulate.multiome import simulate_multiome as simulate_multiome
     from enhancer_dask.stores import open_store as open_store
@@ -42,6 +45,8 @@ _WHERE = {
     "open_store": "enhancer_dask.stores",
     "run": "enhancer_dask.pipeline",
     "scent": "enhancer_dask.links.scent",
+    "simulate_cells": "enhancer_dask.simulate.cell_shards",
+    "simulate_chromosomes": "enhancer_dask.simulate.chromosomes",
     "simulate_enhancer_pairs": "enhancer_dask.simulate.enhancer_pairs",
     "simulate_multiome": "enhancer_dask.simulate.multiome",
 }

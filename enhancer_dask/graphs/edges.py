@@ -88,16 +88,8 @@ def contact_graph(
     columns = _columns(parsed, extra)
     nodes = node_bins(pixels.bins, chromosomes)
     rows = np.flatnonzero(_candidates(pixels, values, nodes, min_distance, inter))
-    chosen = pixels.take(rows)
-    edges: dict[str, NDArray[Any]] = {"count": chosen.count, "balanced": balanced(chosen, values)}
-    edges["oe"] = over_expected(chosen, edges["balanced"], np.isfinite(values))
-    if "distance" in columns:
-        edges["distance"] = _distance(chosen)
-    if "fdr" in columns:
-        edges["fdr"] = _fdr(contacts, pixels, rows)
-    kept = _satisfy(parsed, edges)
-    edges = {"count": edges["count"], "oe": edges["oe"], **{name: edges[name] for name in columns}}
-    return _graph(chosen.take(kept), {name: column[kept] for name, column in edges.items()}, nodes, parsed.top)
+    fdr = _fdr(contacts, pixels, rows) if "fdr" in columns else None
+    return _graph(*_satisfying(parsed, pixels.take(rows), values, fdr, columns), nodes, parsed.top)
 
 
 def node_bins(bins: Bins, chromosomes: Sequence[str] | None) -> NDArray[np.int32]:
@@ -187,12 +179,21 @@ def _fdr(contacts: pd.DataFrame, pixels: Pixels, rows: NDArray[np.int64]) -> NDA
     return np.asarray(fdr[where], dtype=np.float64)
 
 
-def _satisfy(rule: Rule, edges: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    kept: NDArray[np.bool_] = ~np.isnan(edges["oe"])
+def _satisfying(
+    rule: Rule, pixels: Pixels, weights: NDArray[np.float64], fdr: NDArray[np.float64] | None, columns: list[str]
+) -> tuple[Pixels, dict[str, NDArray[Any]]]:
+    """Pixels that satisfy the conditions, with their columns."""
+    scaled = balanced(pixels, weights)
+    known = {"count": pixels.count, "oe": over_expected(pixels, scaled, np.isfinite(weights)), "balanced": scaled}
+    if fdr is not None:
+        known["fdr"] = fdr
+    if "distance" in columns:
+        known["distance"] = _distance(pixels)
+    kept: NDArray[np.bool_] = ~np.isnan(known["oe"])
     for condition in rule.conditions:
-        held = condition.holds(edges[condition.quantity])
-        kept &= held | np.isnan(edges["distance"]) if condition.quantity == "distance" else held
-    return kept
+        held = condition.holds(known[condition.quantity])
+        kept &= held | np.isnan(known["distance"]) if condition.quantity == "distance" else held
+    return pixels.take(kept), {name: known[name][kept] for name in ("count", "oe", *columns)}
 
 
 def _graph(pixels: Pixels, columns: dict[str, NDArray[Any]], nodes: NDArray[np.int32], top: int | None) -> pd.DataFrame:
@@ -212,10 +213,18 @@ def _graph(pixels: Pixels, columns: dict[str, NDArray[Any]], nodes: NDArray[np.i
 def _among_top(
     node1: NDArray[np.int32], node2: NDArray[np.int32], oe: NDArray[np.float64], top: int
 ) -> NDArray[np.bool_]:
-    """Edges among the ``top`` highest O/E of either end; equal O/E goes by the number of the neighbour."""
-    node, neighbour = np.concatenate([node1, node2]), np.concatenate([node2, node1])
-    order = np.lexsort((neighbour, -np.concatenate([oe, oe]), node))
-    start = np.searchsorted(node[order], node[order])
+    """Edges among the ``top`` highest O/E of either end, of edges sorted by node1, node2."""
+    order = np.argsort(-oe)
+    rank = np.empty(oe.size, dtype=np.int64)
+    rank[order] = np.append(0, np.cumsum(np.diff(oe[order]) != 0))[: oe.size]
+    # lower neighbours first: a stable sort then leaves equal O/E in the order of the neighbour
+    key = np.concatenate([node2, node1]).astype(np.int64) * oe.size
+    key.reshape(2, -1)[...] += rank
+    order = np.argsort(key, kind="stable")
+    del key, rank
+    degree = np.bincount(np.concatenate([node1, node2]))
+    taken = np.minimum(degree, top)
+    first = np.repeat(np.cumsum(degree) - degree - np.cumsum(taken) + taken, taken)
     kept = np.zeros(oe.size, dtype=bool)
-    kept[order[np.arange(order.size) - start < top] % oe.size] = True
+    kept[order[first + np.arange(first.size)] % oe.size] = True
     return kept

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from enhancer_dask.errors import InputError
 from enhancer_dask.graphs.bin_filters import low_support, without_diagonals
 from enhancer_dask.graphs.weights import Balance, BalanceWarning, check_matrix
 
@@ -111,6 +112,8 @@ def balance_ice(
     max_iters: int = 200,
 ) -> Balance:
     """:func:`ice` with what was dropped and whether it converged, without a warning."""
+    if max_iters < 1:
+        raise InputError(f"max_iters is {max_iters}, want 1 or more")
     used = without_diagonals(check_matrix(matrix), ignore_diags)
     dropped = low_support(used, chromosomes, min_nnz=min_nnz, min_count=min_count, mad_max=mad_max)
     weights = np.ones(used.shape[0])
