@@ -72,6 +72,12 @@ class ContactStore:
         """For instance ``hg38``; empty if not known."""
         return str(self.group.attrs.get("assembly", ""))
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was read, flipped, dropped and assumed when the store was made from files; empty if it was not."""
+        found: Any = self.group.attrs.get("report", {})
+        return dict(found)
+
     @cached_property
     def resolutions(self) -> list[int]:
         """Bin sizes in bp, ascending."""

@@ -90,7 +90,7 @@ def ingest_contacts(
     Returns
     -------
     ContactStore
-        ``group.attrs["report"]`` says what was read, flipped, dropped, coarsened.
+        Its ``report`` says what was read, flipped, dropped, coarsened.
 
     Raises
     ------
