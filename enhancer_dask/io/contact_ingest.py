@@ -110,6 +110,9 @@ def ingest_contacts(
     sources = [look_at(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if not sources:
         raise InputError("no input file given")
+    twice = [source.path for i, source in enumerate(sources) if source.path in {s.path for s in sources[:i]}]
+    if twice:
+        raise InputError(f"{twice[0]}: given twice, its contacts would count double")
     sizes = common_sizes(sources, chromsizes, chromosomes, assembly)
     table = None if cells is None else read_contact_cells(cells)
     parts = _parts(sources, sizes, wanted, table, single_cell, one_based, chunk_cells)

@@ -233,6 +233,12 @@ def test_ingest_contacts__bad_input(ingested, write, tmp_path, texts, settings, 
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_ingest_contacts__one_file_twice(ingested, write):
+    path = write("a.pairs", LINE)
+    with pytest.raises(InputError, match="a.pairs: given twice, its contacts would count double"):
+        ingested([path, path], resolution=10, chromsizes=SIZES)
+
+
 def test_ingest_contacts__an_error_of_a_task_names_the_line(ingested, write, tmp_path):
     text = "#sorted: chr1-chr2-pos1-pos2\n#columns: chr1 pos1 chr2 pos2\nchr1\t9\tchr1\t9\n" + LINE
     with pytest.raises(ChunkError, match=r"bad.pairs: line 4: unsorted pairs \(position 1 after 9\)"):
