@@ -112,6 +112,15 @@ def test_ingest_contacts__bulk_files_are_added_up(hic, ingested, oracle):
     assert "bins of 2000000 bp were joined to 4000000 bp" in store.report["warnings"][0]
 
 
+def test_ingest_contacts__only_chosen_chromosomes_must_agree(ingested, write):
+    """Two sources of one assembly often differ in the mitochondrial genome."""
+    texts = [f"#chromsize: chr1 100\n#chromsize: chrM {size}\n#columns: chr1 pos1 chr2 pos2\n{LINE}" for size in (8, 9)]
+    files = [write(f"{i}.pairs", text) for i, text in enumerate(texts)]
+    with pytest.raises(InputError, match="chromosome 'chrM' has 9 bp"):
+        ingested(files, resolution=10)
+    assert ingested(files, resolution=10, chromosomes=["chr1"]).contacts(10)["count"].sum() == 2
+
+
 def test_ingest_contacts__nagano_cells(hic, ingested, shared, oracle):
     store = ingested(hic / "nagano_20cells.mm9.1mb.scool", resolution=1_000_000)
     oracles = np.load(shared / "oracles" / "hic" / "nagano_20cells_pooled_and_degree.npz", allow_pickle=True)
@@ -235,7 +244,7 @@ def test_ingest_contacts__bad_input(ingested, write, tmp_path, texts, settings, 
 
 def test_ingest_contacts__one_file_twice(ingested, write):
     path = write("a.pairs", LINE)
-    with pytest.raises(InputError, match="a.pairs: given twice, its contacts would count double"):
+    with pytest.raises(InputError, match="a.pairs: given 2 times, its contacts would count more than once"):
         ingested([path, path], resolution=10, chromsizes=SIZES)
 
 
