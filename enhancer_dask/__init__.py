@@ -2,8 +2,9 @@
 
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
-['candidate_pairs', 'candidates', 'census', 'cluster', 'enhancer_pairs', 'epistasis', 'ingest', 'ingest_contacts',
- 'open_store', 'read_contacts', 'read_vectors', 'run', 'scent', 'simulate_enhancer_pairs', 'simulate_multiome']
+['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'ingest',
+ 'ingest_contacts', 'open_store', 'read_contacts', 'read_vectors', 'run', 'scent', 'simulate_cells',
+ 'simulate_chromosomes', 'simulate_enhancer_pairs', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -15,6 +16,7 @@ from enhancer_dask._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from enhancer_dask.clusters import cluster as cluster
+    from enhancer_dask.graphs.edges import contact_graph as contact_graph
     from enhancer_dask.interactions.census import census as census
     from enhancer_dask.interactions.epistasis import epistasis as epistasis
     from enhancer_dask.interactions.pairs import enhancer_pairs as enhancer_pairs
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from enhancer_dask.links.candidates import candidates as candidates
     from enhancer_dask.links.scent import scent as scent
     from enhancer_dask.pipeline import run as run
+    from enhancer_dask.simulate.cell_shards import simulate_cells as simulate_cells
+    from enhancer_dask.simulate.chromosomes import simulate_chromosomes as simulate_chromosomes
     from enhancer_dask.simulate.enhancer_pairs import simulate_enhancer_pairs as simulate_enhancer_pairs
     from enhancer_dask.simulate.multiome import simulate_multiome as simulate_multiome
     from enhancer_dask.stores import open_store as open_store
@@ -35,6 +39,7 @@ _WHERE = {
     "candidates": "enhancer_dask.links.candidates",
     "census": "enhancer_dask.interactions.census",
     "cluster": "enhancer_dask.clusters",
+    "contact_graph": "enhancer_dask.graphs.edges",
     "enhancer_pairs": "enhancer_dask.interactions.pairs",
     "epistasis": "enhancer_dask.interactions.epistasis",
     "ingest": "enhancer_dask.io.ingest",
@@ -44,6 +49,8 @@ _WHERE = {
     "read_vectors": "enhancer_dask.io.contacts",
     "run": "enhancer_dask.pipeline",
     "scent": "enhancer_dask.links.scent",
+    "simulate_cells": "enhancer_dask.simulate.cell_shards",
+    "simulate_chromosomes": "enhancer_dask.simulate.chromosomes",
     "simulate_enhancer_pairs": "enhancer_dask.simulate.enhancer_pairs",
     "simulate_multiome": "enhancer_dask.simulate.multiome",
 }

@@ -35,11 +35,11 @@ def is_contact_store(path: Path) -> bool:
 class ContactStore:
     """Read-only access to a contact store from inside a task.
 
-    Layout. Root: ``chrom_name``, ``chrom_length`` (chrom) and, for single cells, ``cell`` and ``cell_<column>``
-    (cell), what the table of cells said. One group per resolution, named by its bin size in bp: ``bin_chrom`` (position in ``chrom_name``), ``bin_start``, ``bin_end``
-    (bin); ``bin1``, ``bin2`` (int32, bin1 <= bin2), ``count`` (pixel), sorted by cell, then block of chromosomes, then
-    bin1, bin2; ``block_chrom1``, ``block_chrom2`` (block; those that occur, sorted); ``offset`` (int64, cell x
-    (block + 1); one row if bulk): pixels of cell c in block b are ``offset[c, b]:offset[c, b + 1]``;
+    Layout. Root: ``chrom_name``, ``chrom_length`` (chrom) and, for single cells, ``cell`` and ``cell_<column>`` (cell).
+    One group per resolution, named by its bin size in bp: ``bin_chrom`` (position in ``chrom_name``), ``bin_start``,
+    ``bin_end`` (bin); ``bin1``, ``bin2`` (int32, bin1 <= bin2), ``count`` (pixel), sorted by cell, then block of
+    chromosomes, then bin1, bin2; ``block_chrom1``, ``block_chrom2`` (block; those that occur, sorted); ``offset``
+    (int64, cell x (block + 1); one row if bulk): pixels of cell c in block b are ``offset[c, b]:offset[c, b + 1]``;
     ``vector_<name>`` (float64, bin): **multiplicative** weights that the file carried, NaN where a bin is left out.
     """
 

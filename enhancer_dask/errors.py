@@ -40,3 +40,7 @@ class ClusterError(EnhancerDaskError):
     """Workers cannot be had, or they are not like the driver (other package versions)."""
 
     exit_code = 6
+
+
+class NoBalanceError(InputError):
+    """No Knight-Ruiz weights exist for a matrix, or none that can be found."""

@@ -59,7 +59,8 @@ def ingest_contacts(
     ----------
     inputs : path or sequence of paths
         ``.pairs``, ``.cool``, ``.mcool``, ``.scool``, ``.hic``; the kind is told by the content. Bulk files are added
-        up; of a single one the vectors are kept. A ``.scool`` and pairs with a column of barcodes hold cells; the same cell in several files is added up.
+        up; of a single one the vectors are kept. A ``.scool`` and pairs with a column of barcodes hold cells; the same
+        cell in several files is added up.
     out : path
         Folder of the store.
     resolution : int or sequence of int
