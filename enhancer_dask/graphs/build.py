@@ -154,7 +154,8 @@ def graph_shards(
         expression=located(expression) if cells and expression is not None else None,
     )  # fmt: skip
     bins = contacts.bins(size)
-    more = _check(recipe, contacts, bins)
+    _check_options(recipe, contacts)
+    more = _check_inputs(recipe, contacts, bins)
     stages = plan_shards(recipe, contacts, bins, more, out, shard_mb)
     return make_shards(
         stages, recipe, out, client, progress=progress, overwrite=overwrite, warn=warn or _python_warning
@@ -193,8 +194,8 @@ def _genes(genes: str | Path | None, expression: str | Path | None) -> Path | No
     return _path(genes if expression is None else expression)
 
 
-def _check(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> dict[str, Any]:
-    """Refuse what cannot work before the first task; returns what else the shards depend on."""
+def _check_options(recipe: Recipe, store: ContactStore) -> None:
+    """Refuse options that do not go together or with the contacts."""
     unknown = [name for name in recipe.chromosomes if name not in store.chroms]
     if unknown:
         raise InputError(f"{store.path}: no chromosome {unknown[0]!r}; it has {', '.join(store.chroms)}")
@@ -210,6 +211,10 @@ def _check(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> dict[str,
         raise InputError("only windows with genes: give window and step, and genes or expression")
     if (recipe.multiome is None) != (recipe.celltype is None):
         raise InputError("accessibility: give multiome and celltype both, or neither")
+
+
+def _check_inputs(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> dict[str, Any]:
+    """Look at all other inputs before the first task; returns what else the shards depend on."""
     lengths = chromosome_lengths(bins)
     for track in (*recipe.tracks, *([] if recipe.cage is None else [recipe.cage])):
         check_track(track, lengths, recipe.resolution)

@@ -90,7 +90,7 @@ def plan_shards(
 
     params = params_of(recipe, dict(more))
     shards = chunks.Work(
-        "graphs", shard_chunk, arguments, len(blocks), params, {"shard_mb": shard_mb}, folder, nbytes=nbytes
+        "graphs", shard_chunk, arguments, len(blocks), params, {"shard_mb": float(shard_mb)}, folder, nbytes=nbytes
     )
     return Stages(balance, shards)
 
@@ -114,7 +114,7 @@ def make_shards(
         with client_or_threads(client) as running:
             dropped = _balance(stages, recipe, running, progress, warn)
             _run(work, running, progress)
-        _collect(work, recipe, {**asked, "dropped": dropped})
+        _collect(work, {**asked, "dropped": dropped})
         (work.folder / "shards").rename(out)
     found = ShardStore(out)
     check_params(out, found.params, asked)
@@ -160,7 +160,7 @@ def _run(work: chunks.Work, client: Client, progress: bool) -> None:
     chunks.run(work, client, progress=progress)
 
 
-def _collect(work: chunks.Work, recipe: Recipe, params: Mapping[str, Any]) -> None:
+def _collect(work: chunks.Work, params: Mapping[str, Any]) -> None:
     """Index and description beside the shards."""
     index = pd.concat([part.to_pandas() for part in chunks.tables(work)], ignore_index=True)
     for path in (work.folder / "shards").glob(".*"):  # left by workers that were killed
