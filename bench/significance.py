@@ -8,8 +8,8 @@ Simulated chromosomes of 500 bins with 400 planted loops of fold 4 (dispersion 0
   ``power_10``: share of the loops found at 0.1; each for mid-p values and, ``plain_...``, for plain upper tails;
 * ``null_001``: without loops, the share of p-values below 0.001, over 0.001 (randomised over ties: 1 if uniform).
 
-One chromosome of 50,000 bins of 5 kb, contacts up to 2 Mb, 10 million expected: ``chr1_5kb_s`` seconds of the test, of
-``chr1_5kb_pairs`` pairs with contacts among ``chr1_5kb_tested``; ``s_per_million_pairs``; ``peak_rss_gib`` of the process.
+One chromosome of 50,000 bins of 5 kb, contacts up to 2 Mb, 10 million expected: ``chr1_5kb_s`` seconds of the test,
+``chr1_5kb_pairs`` pairs with contacts among ``chr1_5kb_tested``, ``s_per_million_pairs``; ``peak_rss_gib``.
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ def significant_contacts(
     Raises
     ------
     InputError
-        If the bins are not of one size, a count is negative or not finite, the range is empty, or gc or
-        mappability have another length or, in a bin with contacts, a value that is missing or not positive.
+        If the bins are not of one size, a count is negative or not finite, bin1_id is above bin2_id, the range is
+        empty, or gc or mappability have another length or, in a bin with contacts, a value that is missing or not
+        positive.
 
     Notes
     -----
@@ -93,8 +94,7 @@ def significant_contacts(
         for name, values in (("gc", gc), ("mappability", mappability))
         if values is not None
     }
-    if not (np.isfinite(contacts["count"]) & (contacts["count"] >= 0)).all():
-        raise InputError("column 'count': negative or not finite, want raw counts")
+    contacts = _in_order(contacts)
     tables, tested, n_bins, dispersion, skipped = [], {}, {}, {}, {}
     for start, stop in _chromosomes(bins):
         chrom = str(bins["chrom"].iloc[start])
@@ -201,17 +201,27 @@ def _rows(pairs: DistancePairs, test: _Test, start: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def _in_order(contacts: pd.DataFrame) -> pd.DataFrame:
+    """Contacts by lower bin, then upper bin, checked."""
+    if not (np.isfinite(contacts["count"]) & (contacts["count"] >= 0)).all():
+        raise InputError("column 'count': negative or not finite, want raw counts")
+    if (contacts["bin1_id"] > contacts["bin2_id"]).any():
+        raise InputError("column 'bin1_id': above bin2_id, want the upper triangle")
+    one, two = np.diff(contacts["bin1_id"]), np.diff(contacts["bin2_id"])
+    if ((one > 0) | ((one == 0) & (two > 0))).all():
+        return contacts
+    return contacts.sort_values(["bin1_id", "bin2_id"])
+
+
 def _pairs(contacts: pd.DataFrame, start: int, stop: int, least: int, most: int) -> DistancePairs:
     """The contacts of one chromosome within range, between bins that are fit to be tested."""
-    bin1, bin2 = contacts["bin1_id"].to_numpy(np.int64), contacts["bin2_id"].to_numpy(np.int64)
-    here = (bin1 >= start) & (bin2 < stop) & (bin2 - bin1 >= least) & (bin2 - bin1 <= most)
-    here &= contacts["count"].to_numpy() > 0
-    first, second = bin1[here] - start, bin2[here] - start
+    here = slice(*np.searchsorted(contacts["bin1_id"].to_numpy(), [start, stop]))
+    first = contacts["bin1_id"].to_numpy(np.int64)[here] - start
+    separation = contacts["bin2_id"].to_numpy(np.int64)[here] - start - first
     count = contacts["count"].to_numpy(np.float64)[here]
-    order = np.lexsort((second, first))
-    first, second, count = first[order], second[order], count[order]
+    keep = (first + separation < stop - start) & (separation >= least) & (separation <= most) & (count > 0)
     everywhere = np.ones(stop - start, dtype=bool)
-    return well_covered(DistancePairs(everywhere, least, most, first, second - first, count))
+    return well_covered(DistancePairs(everywhere, least, most, first[keep], separation[keep], count[keep]))
 
 
 def _separations(size: int, least_bp: int | None, most_bp: int | None, n: int) -> tuple[int, int]:

@@ -244,8 +244,8 @@ def _accessibility(
     access = np.zeros(design.bins)
     width = design.site_width
     around = np.arange(width) - width // 2
-    for centres, height in ((genes, 2.0), (enhancers, 2.0), (silencers, 1.0)):
-        access[centres] += height == 2.0
+    for centres, height, level in ((genes, 2.0, 1.0), (enhancers, 2.0, 1.0), (silencers, 1.0, 0.0)):
+        access[centres] += level
         bumps = (height * rng.random((centres.size, 1))) ** 2 * rng.random((centres.size, width))
         np.add.at(access, centres[:, None] + around, bumps)
     return np.convolve(access, np.full(width, 1.0 / width), mode="same") + _noise(

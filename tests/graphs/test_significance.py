@@ -65,14 +65,15 @@ def test_significant_contacts__without_loops_p_values_are_uniform():
     assert n_significant(table)[0.1] <= 2
 
 
-def test_significant_contacts__a_sample_of_the_pairs_serves(monkeypatch):
+def test_significant_contacts__a_sample_of_the_pairs_serves_in_any_order_of_contacts(monkeypatch):
     contacts, _ = simulate_loops(n_bins=600, n_loops=100, fold=5.0, seed=3)
     whole = significant_contacts(contacts)
     monkeypatch.setattr(significance, "FIT_PAIRS", 20_000)
     sampled = significant_contacts(contacts, seed=5)
     np.testing.assert_allclose(sampled["expected"], whole["expected"], rtol=0.05)
+    shuffled = contacts.sample(frac=1.0, random_state=0)
+    pd.testing.assert_frame_equal(sampled, significant_contacts(shuffled, seed=5))
     assert n_significant(sampled)[0.1] == pytest.approx(n_significant(whole)[0.1], rel=0.1)
-    pd.testing.assert_frame_equal(sampled, significant_contacts(contacts, seed=5))
 
 
 def test_significant_contacts__fdr_is_that_of_scipy_with_the_zeros():
@@ -191,6 +192,7 @@ def test_upper_tail__is_that_of_scipy():
         ({}, {"min_distance": 50_000, "max_distance": 20_000}, "max_distance is 20000 bp; want at least 50000 bp"),
         ({"count": -1.0}, {}, "column 'count': negative or not finite"),
         ({"count": np.nan}, {}, "column 'count': negative or not finite"),
+        ({"bin2_id": 0}, {}, "column 'bin1_id': above bin2_id"),
     ],
 )
 def test_significant_contacts__bad_input_is_named(change, arguments, message):
