@@ -3,8 +3,8 @@
 >>> import enhancer_dask as ed
 >>> sorted(ed.__all__)
 ['candidate_pairs', 'candidates', 'census', 'cluster', 'contact_graph', 'enhancer_pairs', 'epistasis', 'ingest',
- 'open_store', 'run', 'scent', 'simulate_cells', 'simulate_chromosomes', 'simulate_enhancer_pairs',
- 'simulate_multiome']
+ 'ingest_contacts', 'open_store', 'read_contacts', 'read_vectors', 'run', 'scent', 'simulate_cells',
+ 'simulate_chromosomes', 'simulate_enhancer_pairs', 'simulate_multiome']
 
 Names are loaded when first used, so that importing the package is quick.
 """
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from enhancer_dask.interactions.census import census as census
     from enhancer_dask.interactions.epistasis import epistasis as epistasis
     from enhancer_dask.interactions.pairs import enhancer_pairs as enhancer_pairs
+    from enhancer_dask.io.contact_ingest import ingest_contacts as ingest_contacts
+    from enhancer_dask.io.contacts import read_contacts as read_contacts
+    from enhancer_dask.io.contacts import read_vectors as read_vectors
     from enhancer_dask.io.ingest import ingest as ingest
     from enhancer_dask.links.candidates import candidate_pairs as candidate_pairs
     from enhancer_dask.links.candidates import candidates as candidates
@@ -40,7 +43,10 @@ _WHERE = {
     "enhancer_pairs": "enhancer_dask.interactions.pairs",
     "epistasis": "enhancer_dask.interactions.epistasis",
     "ingest": "enhancer_dask.io.ingest",
+    "ingest_contacts": "enhancer_dask.io.contact_ingest",
     "open_store": "enhancer_dask.stores",
+    "read_contacts": "enhancer_dask.io.contacts",
+    "read_vectors": "enhancer_dask.io.contacts",
     "run": "enhancer_dask.pipeline",
     "scent": "enhancer_dask.links.scent",
     "simulate_cells": "enhancer_dask.simulate.cell_shards",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from enhancer_dask.io.pixels import PixelSum, pixel_table, widest
 SCHEMA = "enhancer-dask contacts"
 SCHEMA_VERSION = 1
 PIXELS_PER_CHUNK = 262_144  # a cell or a block of chromosomes is read without much beside it
+PIXELS_AT_A_TIME = 4_000_000  # when cells are added up
+Span = tuple[int, int]
 
 
 def is_contact_store(path: Path) -> bool:
@@ -33,11 +35,11 @@ def is_contact_store(path: Path) -> bool:
 class ContactStore:
     """Read-only access to a contact store from inside a task.
 
-    Layout. Root: ``chrom_name``, ``chrom_length`` (chrom) and, for single cells, ``cell`` (cell). One group per
-    resolution, named by its bin size in bp: ``bin_chrom`` (position in ``chrom_name``), ``bin_start``, ``bin_end``
-    (bin); ``bin1``, ``bin2`` (int32, bin1 <= bin2), ``count`` (pixel), sorted by cell, then block of chromosomes, then
-    bin1, bin2; ``block_chrom1``, ``block_chrom2`` (block; those that occur, sorted); ``offset`` (int64, cell x
-    (block + 1); one row if bulk): pixels of cell c in block b are ``offset[c, b]:offset[c, b + 1]``;
+    Layout. Root: ``chrom_name``, ``chrom_length`` (chrom) and, for single cells, ``cell`` and ``cell_<column>`` (cell).
+    One group per resolution, named by its bin size in bp: ``bin_chrom`` (position in ``chrom_name``), ``bin_start``,
+    ``bin_end`` (bin); ``bin1``, ``bin2`` (int32, bin1 <= bin2), ``count`` (pixel), sorted by cell, then block of
+    chromosomes, then bin1, bin2; ``block_chrom1``, ``block_chrom2`` (block; those that occur, sorted); ``offset``
+    (int64, cell x (block + 1); one row if bulk): pixels of cell c in block b are ``offset[c, b]:offset[c, b + 1]``;
     ``vector_<name>`` (float64, bin): **multiplicative** weights that the file carried, NaN where a bin is left out.
     """
 
@@ -71,6 +73,12 @@ class ContactStore:
     def assembly(self) -> str:
         """For instance ``hg38``; empty if not known."""
         return str(self.group.attrs.get("assembly", ""))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was read, flipped, dropped and assumed when the store was made from files; empty if it was not."""
+        found: Any = self.group.attrs.get("report", {})
+        return dict(found)
 
     @cached_property
     def resolutions(self) -> list[int]:
@@ -140,12 +148,12 @@ class ContactStore:
         offset = self._array(f"{resolution}/offset")
         if cell is None and len(offset) > 1:
             total = PixelSum(len(bins))
-            for row in offset:
-                table = self._pixels(resolution, row, blocks, bins)
+            for some in _cut([span for row in offset for span in _spans_of(row, blocks)]):
+                table = self._pixels(resolution, some, bins)
                 total.add(*(table[name].to_numpy() for name in table))
             found = total.table()
         else:
-            found = self._pixels(resolution, offset[self._cell(cell)], blocks, bins)
+            found = self._pixels(resolution, _spans_of(offset[self._cell(cell)], blocks), bins)
         found.attrs["bins"] = bins
         return found
 
@@ -153,11 +161,7 @@ class ContactStore:
         """Multiplicative weights that the file carried, by name (``ICE``, ``KR``, ``VC`` ...), shape (bins,)."""
         group: Any = self.group[str(self.check(resolution))]
         names = sorted(name for name in group.array_keys() if name.startswith("vector_"))
-        found = {name.removeprefix("vector_"): self._array(f"{resolution}/{name}") for name in names}
-        for name, values in found.items():
-            if (values == 0).any():  # no weight is: zarr reads zeros where a chunk is missing
-                raise StoreError(f"{self.path}: a chunk of '{resolution}/vector_{name}' is missing")
-        return found
+        return {name.removeprefix("vector_"): self._array(f"{resolution}/{name}") for name in names}
 
     def cell_column(self, name: str) -> NDArray[Any]:
         """What the cell table said about each cell, shape (cells,); text as object array."""
@@ -190,12 +194,8 @@ class ContactStore:
             kept &= np.isin(first, codes) & np.isin(second, codes)
         return np.flatnonzero(kept)
 
-    def _pixels(
-        self, resolution: int, offset: NDArray[np.int64], blocks: NDArray[np.int64], bins: pd.DataFrame
-    ) -> pd.DataFrame:
-        """Pixels of one cell in some blocks; neighbouring blocks are read at once."""
-        runs = np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1) if len(blocks) else []
-        spans = [(int(offset[run[0]]), int(offset[run[-1] + 1])) for run in runs]
+    def _pixels(self, resolution: int, spans: Sequence[Span], bins: pd.DataFrame) -> pd.DataFrame:
+        """Pixels of some ranges, checked."""
         columns = {name: self._spans(f"{resolution}/{name}", spans) for name in ("bin1", "bin2", "count")}
         table = pixel_table(columns["bin1"], columns["bin2"], widest(columns["count"]))
         bin1, bin2 = table["bin1_id"].to_numpy(), table["bin2_id"].to_numpy()
@@ -204,7 +204,7 @@ class ContactStore:
             raise StoreError(f"{self.path}: a chunk of pixels at {resolution} bp is missing or damaged")
         return table
 
-    def _spans(self, name: str, spans: list[tuple[int, int]]) -> NDArray[Any]:
+    def _spans(self, name: str, spans: Sequence[Span]) -> NDArray[Any]:
         array: Any = self.group[name]
         if any(not 0 <= start <= stop <= array.shape[0] for start, stop in spans):
             raise StoreError(f"{self.path}: 'offset' points outside {name!r}: missing or damaged")
@@ -214,9 +214,47 @@ class ContactStore:
             raise StoreError(f"{self.path}: {name!r} is missing or damaged ({type(err).__name__})") from err
         return np.concatenate([np.zeros(0, dtype=array.dtype), *parts])
 
+    @cached_property
+    def _known(self) -> dict[str, NDArray[Any]]:
+        return {}
+
     def _array(self, name: str) -> NDArray[Any]:
+        """An array other than the pixels, whole. Kept after the first reading."""
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
+
+    def _read(self, name: str) -> NDArray[Any]:
+        group = self.group
         try:
-            array: Any = self.group[name]
+            array: Any = group[name]
+            if array.nchunks_initialized != array.nchunks:  # zarr reads the fill value where a chunk is missing
+                raise FileNotFoundError
             return np.asarray(array[...])
         except Exception as err:
             raise StoreError(f"{self.path}: {name!r} is missing or damaged ({type(err).__name__})") from err
+
+
+def _spans_of(offset: NDArray[np.int64], blocks: NDArray[np.int64]) -> list[Span]:
+    """Ranges of pixels of one cell in some blocks; neighbouring blocks are one range."""
+    runs = np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1) if len(blocks) else []
+    return [(int(offset[run[0]]), int(offset[run[-1] + 1])) for run in runs]
+
+
+def _cut(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Ranges joined where they touch, up to ``PIXELS_AT_A_TIME`` pixels at a time."""
+    held: list[Span] = []
+    n = 0
+    for start, stop in spans:
+        while start < stop:
+            part = min(stop, start + PIXELS_AT_A_TIME - n)
+            if held and held[-1][1] == start:
+                held[-1] = (held[-1][0], part)
+            else:
+                held.append((start, part))
+            n, start = n + part - start, part
+            if n == PIXELS_AT_A_TIME:
+                yield held
+                held, n = [], 0
+    if held:
+        yield held

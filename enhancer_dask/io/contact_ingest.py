@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def ingest_contacts(
     ----------
     inputs : path or sequence of paths
         ``.pairs``, ``.cool``, ``.mcool``, ``.scool``, ``.hic``; the kind is told by the content. Bulk files are added
-        up. A ``.scool`` and pairs with a column of barcodes hold cells; the same cell in several files is added up.
+        up; of a single one the vectors are kept. A ``.scool`` and pairs with a column of barcodes hold cells; the same
+        cell in several files is added up.
     out : path
         Folder of the store.
     resolution : int or sequence of int
@@ -90,7 +92,7 @@ def ingest_contacts(
     Returns
     -------
     ContactStore
-        ``group.attrs["report"]`` says what was read, flipped, dropped, coarsened.
+        Its ``report`` says what was read, flipped, dropped, coarsened.
 
     Raises
     ------
@@ -110,6 +112,9 @@ def ingest_contacts(
     sources = [look_at(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if not sources:
         raise InputError("no input file given")
+    path, n = Counter(source.path for source in sources).most_common(1)[0]
+    if n > 1:
+        raise InputError(f"{path}: given {n} times, its contacts would count more than once")
     sizes = common_sizes(sources, chromsizes, chromosomes, assembly)
     table = None if cells is None else read_contact_cells(cells)
     parts = _parts(sources, sizes, wanted, table, single_cell, one_based, chunk_cells)
@@ -137,8 +142,8 @@ def ingest_contacts(
     done = open_parts([work.part(i) for i in range(work.n_chunks)], len(sizes))
     report = _report(done, sources, wanted)
     found = _cells_found(done, table, report) if _is_of_cells(parts[0]) else None
-    with staged(out) as path:
-        writer = ContactWriter(path, sizes, found)
+    with staged(out) as folder:
+        writer = ContactWriter(folder, sizes, found)
         for r in wanted:
             bins, vectors = make_bins(sizes, r), {}
             if len(sources) == 1 and found is None:

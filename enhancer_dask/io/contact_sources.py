@@ -105,6 +105,7 @@ def common_sizes(
         if first is None:
             raise InputError(f"{sources[0].path}: has no header with chromosome sizes; give chromsizes")
         label, sizes = str(first.path), first.sizes
+    sizes = _chosen(sizes, chromosomes, label)
     prefixes = {assembly: "assembly"} if assembly else {}
     for source in sources:
         check_same_assembly(sizes, source.sizes, label, str(source.path))
@@ -113,6 +114,10 @@ def common_sizes(
     if len(prefixes) > 1:
         (one, first_label), (other, other_label) = list(prefixes.items())[:2]
         raise InputError(f"{other_label}: chromosomes are of {other}, {first_label} is {one}: mixed assemblies")
+    return sizes
+
+
+def _chosen(sizes: Mapping[str, int], chromosomes: Sequence[str] | None, label: str) -> dict[str, int]:
     if chromosomes is None:
         return dict(sizes)
     names = ChromosomeNames(sizes, "chromosomes")
@@ -176,8 +181,9 @@ def names_of_files(sources: Sequence[ContactSource], table: pd.DataFrame | None)
     for source in sources:
         if listed and source.path.name not in listed:
             raise InputError(f"{source.path}: not in column 'file' of the table of cells")
-        name = listed.get(source.path.name, file_stem(source.path))
-        if name in names.values():
-            raise InputError(f"{source.path}: two files are cell {name!r}")
-        names[source.path] = name
+        names[source.path] = listed.get(source.path.name, file_stem(source.path))
+    path_of = {name: path for path, name in names.items()}
+    for path, name in names.items():
+        if path_of[name] != path:
+            raise InputError(f"{path}: is cell {name!r}, and so is {path_of[name]}")
     return names

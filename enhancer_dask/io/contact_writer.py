@@ -84,11 +84,11 @@ class ContactWriter:
         for name in ("start", "end"):
             self._put(group, f"bin_{name}", bins[name].to_numpy(dtype=np.int64))
         for name, values in sorted((vectors or {}).items()):
-            self._put(group, f"vector_{name}", np.asarray(values, dtype=np.float64), fill=0.0)
+            self._put(group, f"vector_{name}", np.asarray(values, dtype=np.float64))
         offset, block1, block2 = self._pixels(group, code, pixels, dtype)
         self._put(group, "block_chrom1", block1)
         self._put(group, "block_chrom2", block2)
-        self._put(group, "offset", offset, fill=-1)
+        self._put(group, "offset", offset)
         return int(offset[-1, -1])
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
@@ -118,14 +118,14 @@ class ContactWriter:
         block1, block2 = (np.array([part(b, n_chroms) for b in blocks], dtype=np.int32) for part in (floordiv, mod))
         return _offsets(sizes, self.n_cells, blocks), block1, block2
 
-    def _put(self, group: zarr.Group, name: str, values: Array, fill: Any = None) -> None:
+    def _put(self, group: zarr.Group, name: str, values: Array) -> None:
         self.digest.update(f"{group.path}/{name}{values.tolist() if values.dtype == object else ''}".encode())
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
         else:
             self.digest.update(values.tobytes())
         shape = values.shape
-        array = _create(group, name, values.dtype, (max(1, shape[0]), *shape[1:]), shape, fill)
+        array = _create(group, name, values.dtype, tuple(max(1, n) for n in shape), shape)
         if values.size:
             array[...] = values
 
@@ -160,7 +160,7 @@ class _Appended:
 
 
 def _create(
-    group: zarr.Group, name: str, dtype: Any, chunks: tuple[int, ...], shape: tuple[int, ...], fill: Any
+    group: zarr.Group, name: str, dtype: Any, chunks: tuple[int, ...], shape: tuple[int, ...], fill: Any = None
 ) -> Any:
     text = not isinstance(dtype, np.dtype) or dtype.kind not in "biuf"
     codec = BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle" if text else "shuffle")

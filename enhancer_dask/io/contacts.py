@@ -53,7 +53,8 @@ def read_contacts(
         Columns bin1_id, bin2_id (bin1_id <= bin2_id; genome-wide, 0-based, in the order of the bins), count (int64;
         float64 if the file has fractions), sorted by both bins. ``attrs["bins"]`` is a DataFrame chrom, start, end
         (bp, 0-based, half-open), row = bin id; ``attrs["dropped"]`` the contacts left out by contig (for matrices:
-        the sum of their counts), ``attrs["flipped"]`` the pairs of which the later position stood first.
+        the sum of their counts), ``attrs["flipped"]`` the pairs of which the later position stood first. Empty the
+        ``attrs`` of tables before ``pandas.concat``, which cannot compare the tables in them.
 
     Raises
     ------
