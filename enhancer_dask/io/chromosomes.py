@@ -114,7 +114,7 @@ def read_chromsizes(sizes: Sizes) -> dict[str, int]:
     if isinstance(sizes, Mapping):
         return _checked(((str(name), size) for name, size in sizes.items()), "chromsizes")
     path = Path(sizes)
-    if not path.is_file():
+    if not path.exists():  # perhaps a pipe
         raise InputError(f"{path}: no such file")
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     for number, fields in enumerate(lines, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class _Report:
     cells: list[str]
     n_contacts: float = 0
     n_flipped: int = 0
-    dropped: Counter[str] | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 def contacts_part(part: PartOfStore) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def contacts_part(part: PartOfStore) -> pd.DataFrame:
         Columns resolution, key (number of the cell in this part x chromosomes + first chromosome), bin1, bin2, count,
         report; sorted by the first four. The first row has only a report, as JSON.
     """
-    report = _Report([part.file_cell], dropped=Counter())
+    report = _Report([part.file_cell])
     tables = list(_pairs(part, report) if part.kind == "pairs" else _matrices(part, report))
     rows = pd.concat([_part_rows(part, r, table) for r, table in tables], ignore_index=True)
     runs = rows.groupby(["resolution", "key"], sort=True).size()
@@ -66,7 +66,7 @@ def contacts_part(part: PartOfStore) -> pd.DataFrame:
         "cells": report.cells,
         "n_contacts": report.n_contacts if part.counted else 0,
         "n_flipped": report.n_flipped if part.counted else 0,
-        "dropped": dict(report.dropped or {}) if part.counted else {},
+        "dropped": dict(report.dropped) if part.counted else {},
         "largest": _largest(rows, len(part.sizes), len(report.cells)),
         "fractions": rows["count"].dtype.kind == "f",
         "runs": [[int(r), int(key), int(n)] for (r, key), n in runs.items()],
@@ -105,7 +105,7 @@ def _matrices(part: PartOfStore, report: _Report) -> Iterator[tuple[int, pd.Data
             table = onto(own, part.sizes, part.path, r)
             if i == 0:
                 report.n_contacts += own["count"].sum().item()
-                report.dropped = (report.dropped or Counter()) + Counter(table.attrs["dropped"])
+                report.dropped.update(table.attrs["dropped"])
             table.attrs = {}
             tables.append(table.assign(cell=number))
         yield r, pd.concat(tables, ignore_index=True)
