@@ -89,7 +89,12 @@ def contact_graph(
     nodes = node_bins(pixels.bins, chromosomes)
     rows = np.flatnonzero(_candidates(pixels, values, nodes, min_distance, inter))
     fdr = _fdr(contacts, pixels, rows) if "fdr" in columns else None
-    return _graph(*_satisfying(parsed, pixels.take(rows), values, fdr, columns), nodes, parsed.top)
+    pixels = pixels.take(rows)  # here and below a step lets go of what it replaces: there may be many contacts
+    del rows
+    pixels, edges = _satisfying(parsed, pixels, values, fdr, columns)
+    edges = _numbered(pixels, nodes) | edges
+    del pixels
+    return _table(edges, nodes.size, parsed.top)
 
 
 def node_bins(bins: Bins, chromosomes: Sequence[str] | None) -> NDArray[np.int32]:
@@ -189,25 +194,40 @@ def _satisfying(
         known["fdr"] = fdr
     if "distance" in columns:
         known["distance"] = _distance(pixels)
+    del scaled
     kept: NDArray[np.bool_] = ~np.isnan(known["oe"])
     for condition in rule.conditions:
         held = condition.holds(known[condition.quantity])
         kept &= held | np.isnan(known["distance"]) if condition.quantity == "distance" else held
-    return pixels.take(kept), {name: known[name][kept] for name in ("count", "oe", *columns)}
+    return pixels.take(kept), _taken({name: known.pop(name) for name in ("count", "oe", *columns)}, kept)
 
 
-def _graph(pixels: Pixels, columns: dict[str, NDArray[Any]], nodes: NDArray[np.int32], top: int | None) -> pd.DataFrame:
+def _numbered(pixels: Pixels, nodes: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+    """Numbers of the two nodes of each pixel, the smaller first."""
     number = np.zeros(pixels.bins.n, dtype=np.int32)
     number[nodes] = np.arange(nodes.size, dtype=np.int32)
     first, second = number[pixels.bin1], number[pixels.bin2]
-    node1, node2 = np.minimum(first, second), np.maximum(first, second)
-    order = np.argsort(node1 * np.int64(nodes.size) + node2, kind="stable")
+    return {"node1": np.minimum(first, second), "node2": np.maximum(first, second)}
+
+
+def _table(edges: dict[str, NDArray[Any]], n_nodes: int, top: int | None) -> pd.DataFrame:
+    """Edges sorted by their nodes, those of the ``top`` only."""
+    key = edges["node1"] * np.int64(n_nodes) + edges["node2"]
+    if not (key[1:] > key[:-1]).all():
+        order = np.argsort(key)
+        edges = _taken(edges, order)
+        del order
+    del key
     if top is not None:
-        order = order[_among_top(node1[order], node2[order], columns["oe"][order], top)]
-    edges = {"node1": node1, "node2": node2, **columns}
-    table = pd.DataFrame({name: column[order] for name, column in edges.items()})
-    table.attrs["n_nodes"] = int(nodes.size)
+        edges = _taken(edges, _among_top(edges["node1"], edges["node2"], edges["oe"], top))
+    table = pd.DataFrame(edges, copy=False)
+    table.attrs["n_nodes"] = n_nodes
     return table
+
+
+def _taken(edges: dict[str, NDArray[Any]], rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Some of the edges; empties the given columns one by one."""
+    return {name: edges.pop(name)[rows] for name in list(edges)}
 
 
 def _among_top(
