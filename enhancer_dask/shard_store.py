@@ -25,7 +25,6 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import staged
 from enhancer_dask.io.tables import read_table, write_parquet
-from enhancer_dask.stores import consolidate
 
 SCHEMA = "enhancer-dask graph shards"
 SCHEMA_VERSION = 1
@@ -109,7 +108,6 @@ def write_shard(path: Path, graphs: Sequence[Graph]) -> pd.DataFrame:
                 _put(group, f"{kind}/{name}", _joined([getattr(g, kind)[name] for g in graphs]))
         for name in sorted(graphs[0].values):
             _put(group, f"values/{name}", np.stack([np.asarray(g.values[name]) for g in graphs]))
-        consolidate(work)
     return _index_rows(path.name, graphs)
 
 

@@ -94,8 +94,8 @@ def ice(
         tol=tol,
         max_iters=max_iters,
     )
-    if not found.converged:
-        warnings.warn(f"ICE did not converge in {max_iters} rounds: raise max_iters", BalanceWarning, stacklevel=2)
+    if found.doubt:
+        warnings.warn(f"{found.doubt}: raise max_iters", BalanceWarning, stacklevel=2)
     return found.weights
 
 
@@ -131,4 +131,6 @@ def balance_ice(
     weights[weights == 0] = np.nan
     if rescale_marginals:
         weights /= np.sqrt(mean)
-    return Balance(weights, "ice", dropped, n_iterations, bool(positive.var() < tol))
+    converged = bool(positive.var() < tol)
+    doubt = "" if converged else f"ICE did not converge in {n_iterations} rounds"
+    return Balance(weights, "ice", dropped, n_iterations, converged, doubt)

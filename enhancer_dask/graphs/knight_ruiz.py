@@ -87,7 +87,7 @@ def kr(
     >>> kr(sparse.csr_array([[4.0, 0, 0], [0, 0, 0], [0, 0, 16]]))
     array([0.5 ,  nan, 0.25])
     """
-    return balance_kr(
+    found = balance_kr(
         matrix,
         chromosomes=chromosomes,
         filter=filter,
@@ -95,7 +95,10 @@ def kr(
         mad_max=mad_max,
         tol=tol,
         max_iters=max_iters,
-    ).weights
+    )
+    if found.doubt:
+        warnings.warn(found.doubt, BalanceWarning, stacklevel=2)
+    return found.weights
 
 
 def balance_kr(
@@ -108,7 +111,7 @@ def balance_kr(
     tol: float = 1e-12,
     max_iters: int = 200,
 ) -> Balance:
-    """:func:`kr` with what was dropped."""
+    """:func:`kr` with what was dropped, without a warning."""
     checked = check_matrix(matrix)
     checked = checked if (checked.data > 0).all() else _without_zeros(checked)
     empty = {"empty": np.diff(checked.indptr) == 0}
@@ -119,14 +122,13 @@ def balance_kr(
         _check_total_support(checked, kept)
     weights = np.full(kept.size, np.nan)
     weights[kept], n_iterations = _solve(checked, kept, tol, max_iters)
+    doubt = ""
     if kept.any() and np.ptp(np.log(weights[kept])) > np.log(LARGEST_SPREAD):
-        warnings.warn(
+        doubt = (
             f"Knight-Ruiz weights run from {weights[kept].min():.1e} to {weights[kept].max():.1e}: bin "
-            f"{int(np.nanargmax(weights))} hardly hangs on to the others; filter by min_nnz or mad_max",
-            BalanceWarning,
-            stacklevel=3,
+            f"{int(np.nanargmax(weights))} hardly hangs on to the others; filter by min_nnz or mad_max"
         )
-    return Balance(weights, "kr", dropped, n_iterations, True)
+    return Balance(weights, "kr", dropped, n_iterations, True, doubt)
 
 
 def _without_zeros(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, get_args
 
 import numpy as np
@@ -21,7 +20,7 @@ from enhancer_dask.graphs.weights import Method, check_matrix
 
 
 def balance(matrix: Any, method: Method, *, chromosomes: ArrayLike | None = None) -> Balance:
-    """Weights of bins by the name of the method, with what was dropped.
+    """Weights of bins by the name of the method, with what was dropped, and why to doubt them instead of a warning.
 
     Parameters
     ----------
@@ -43,18 +42,10 @@ def balance(matrix: Any, method: Method, *, chromosomes: ArrayLike | None = None
         If the method is unknown or the matrix is not sparse, square, symmetric, finite and non-negative.
     NoBalanceError
         If Knight-Ruiz weights are not found.
-
-    Warns
-    -----
-    BalanceWarning
-        If ICE did not converge, or Knight-Ruiz weights spread too far.
     """
     match method:
         case "ice":
-            found = balance_ice(matrix, chromosomes=chromosomes)
-            if not found.converged:
-                warnings.warn(f"ICE did not converge in {found.n_iterations} rounds", BalanceWarning, stacklevel=2)
-            return found
+            return balance_ice(matrix, chromosomes=chromosomes)
         case "kr":
             found = balance_kr(matrix, chromosomes=chromosomes, min_nnz=MIN_NNZ, mad_max=MAD_MAX)
             return balance_kr(matrix) if np.isnan(found.weights).all() else found

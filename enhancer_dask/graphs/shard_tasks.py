@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,7 @@ from enhancer_dask.graphs.expression import Expression, cell_expression
 from enhancer_dask.graphs.gene_graph import between_genes
 from enhancer_dask.graphs.genes import Genes, read_genes
 from enhancer_dask.graphs.nodes import Arrays, feature_names, node_arrays
-from enhancer_dask.graphs.normalise import BalanceWarning, balance
+from enhancer_dask.graphs.normalise import balance
 from enhancer_dask.graphs.recipe import CARRIED, Recipe, contacts_of
 from enhancer_dask.graphs.windows import Window
 from enhancer_dask.io.pixels import chromosome_codes
@@ -51,14 +50,11 @@ def weights_chunk(recipe: Recipe) -> pd.DataFrame:
     store = contacts_of(recipe.store, recipe.fingerprint)
     contacts = store.contacts(recipe.resolution)
     codes = chromosome_codes(contacts.attrs["bins"])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", BalanceWarning)
-        found = balance(as_matrix(contacts), recipe.balance, chromosomes=codes)  # type: ignore[arg-type]  # checked
+    found = balance(as_matrix(contacts), recipe.balance, chromosomes=codes)  # type: ignore[arg-type]  # checked
     reason = np.full(len(codes), "", dtype=object)
     for name, bins in found.dropped.items():
         reason[bins] = name
-    messages = [str(w.message) for w in caught if issubclass(w.category, BalanceWarning)]
-    return pd.DataFrame({"weight": found.weights, "dropped": reason, "message": "; ".join(messages)})
+    return pd.DataFrame({"weight": found.weights, "dropped": reason, "message": found.doubt})
 
 
 def read_weights(recipe: Recipe, part: Path | None) -> NDArray[np.float64] | None:
@@ -75,13 +71,10 @@ def cell_weights(recipe: Recipe, cell: str) -> NDArray[np.float64]:
     """Weights from the contacts of one cell; all NaN, so that it has no edges, where it has too few to be balanced."""
     contacts = contacts_of(recipe.store, recipe.fingerprint).contacts(recipe.resolution, cell=cell)
     codes = chromosome_codes(contacts.attrs["bins"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BalanceWarning)  # a cell is sparse; the bins left out are not ``valid``
-        try:
-            found = balance(as_matrix(contacts), recipe.balance, chromosomes=codes)  # type: ignore[arg-type]  # checked
-        except NoBalanceError:
-            return np.full(len(codes), np.nan)
-    return found.weights
+    try:
+        return balance(as_matrix(contacts), recipe.balance, chromosomes=codes).weights  # type: ignore[arg-type]  # checked
+    except NoBalanceError:
+        return np.full(len(codes), np.nan)
 
 
 def shard_chunk(recipe: Recipe, units: Sequence[Unit], shard: Path, weights: Path | None) -> pd.DataFrame:

@@ -34,6 +34,8 @@ class Balance:
     """Rounds of the solver; 0 if there is nothing to solve."""
     converged: bool
     """The solver came to its end within its rounds."""
+    doubt: str = ""
+    """Why the weights are not to be trusted as they stand; empty if they are."""
 
 
 def check_matrix(matrix: Any) -> sparse.csr_array:

@@ -1,7 +1,6 @@
 """Contacts -> shards: the oracles' graphs, the same bytes however it is run, and what is wrong is named."""
 
 import shutil
-import warnings
 
 import cooler
 import numpy as np
@@ -15,7 +14,7 @@ from enhancer_dask.errors import ChunkError, InputError, ResumeError, StoreError
 from enhancer_dask.graphs import shard_tasks
 from enhancer_dask.graphs.contact_matrix import as_matrix
 from enhancer_dask.graphs.edges import contact_graph
-from enhancer_dask.graphs.normalise import BalanceWarning, balance
+from enhancer_dask.graphs.normalise import balance
 from enhancer_dask.graphs.windows import windows
 from enhancer_dask.io import contact_writer
 from enhancer_dask.io.contact_ingest import ingest_contacts
@@ -176,9 +175,7 @@ def test_graphs__each_cell_is_balanced_by_itself(cells, tmp_path, method):
     for graph in shards.graphs():
         contacts = store.contacts(SIZE, cell=graph.name)
         codes = pd.factorize(contacts.attrs["bins"]["chrom"])[0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", BalanceWarning)
-            weights = balance(as_matrix(contacts), method, chromosomes=codes).weights
+        weights = balance(as_matrix(contacts), method, chromosomes=codes).weights
         np.testing.assert_array_equal(graph.nodes["valid"], ~np.isnan(weights))
         n_valid.append(int(graph.nodes["valid"].sum()))
         n_edges = 0 if np.isnan(weights).all() else len(contact_graph(contacts, weights))
