@@ -50,7 +50,8 @@ def simulate_cells(
     Returns
     -------
     ShardStore
-        One graph per cell as :meth:`.CellExperiment.graph` makes them; a shard holds one split only.
+        One graph per cell as :meth:`.CellExperiment.graph` makes them; a shard holds one split only. As of
+        :func:`enhancer_dask.graph_shards`, ``params["x"]`` and ``params["expressed"]`` name the columns.
 
     Raises
     ------
@@ -75,6 +76,7 @@ def simulate_cells(
             index.append(write_shard(work / f"shard-{i:08d}.zarr", [experiment.graph(cell) for cell in cells]))
         _write_truth(work, experiment)
         params = {"simulation": "cells", **asdict(design), **{f"n_{s}": n for s, n in sizes.items()}, "seed": seed}
+        params |= {"x": ["degree"], "expressed": experiment.genes["gene"].tolist()}
         finish_shards(work, pd.concat(index, ignore_index=True), params)
     if raw is not None:
         cells = [experiment.cell(split, i) for split, n in sizes.items() for i in range(n)]

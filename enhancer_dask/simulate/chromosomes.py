@@ -166,6 +166,7 @@ def simulate_chromosomes(
         ]
         params = {
             "simulation": "chromosomes",
+            "x": ["accessibility"],
             **asdict(design),
             **{f"n_{s}": n for s, n in sizes.items()},
             "seed": seed,

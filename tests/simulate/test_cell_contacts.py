@@ -170,6 +170,8 @@ def test_command__writes_cells(tmp_path):
     sizes = ["--n-train", "3", "--n-validation", "1", "--n-test", "0", "--out", str(tmp_path / "shards")]
     done = CliRunner().invoke(app, [*args, *sizes], catch_exceptions=False)
     assert '"n_graphs": 4, "n_train": 3, "n_validation": 1, "n_test": 0, "n_nodes": 240' in done.stdout
-    assert ShardStore(tmp_path / "shards").params["stages"] == ["a", "b"]
+    params = ShardStore(tmp_path / "shards").params
+    assert (params["stages"], params["x"]) == (["a", "b"], ["degree"])
+    assert params["expressed"] == pd.read_parquet(tmp_path / "shards" / "genes.parquet")["gene"].tolist()
     with pytest.raises(InputError, match="^--genes is 200, want at most 60, one per bin"):
         CliRunner().invoke(app, [*args, "--genes", "200", "--out", str(tmp_path / "no")], catch_exceptions=False)
