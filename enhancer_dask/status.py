@@ -20,11 +20,15 @@ from enhancer_dask.chunks import MANIFEST
 from enhancer_dask.chunks.journal import Failure, Journal, read_journal
 from enhancer_dask.chunks.pace import in_words
 from enhancer_dask.config import RunConfig, load_config
+from enhancer_dask.contact_store import SCHEMA as CONTACTS
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.tables import read_meta
+from enhancer_dask.shard_store import DESCRIPTION
+from enhancer_dask.stores import SCHEMA as MULTIOME
 
 SILENCE = 30.0  # seconds without a word of a driver after which it counts as lost
-PARTS, CERTIFICATE = ".parts", ".certificate.parts"
+PARTS, CERTIFICATE, BALANCE = ".parts", ".certificate.parts", ".balance.parts"
+STAGE_OF_STORE = {MULTIOME: "ingest", CONTACTS: "contacts"}
 PART = re.compile(r"part-(\d+)(?:\.(\d+)-of-(\d+))?\.parquet")
 
 State = Literal["waiting", "running", "computed", "stopped", "failed", "crashed", "unknown", "finished"]
@@ -73,7 +77,7 @@ def run_status(run: str | Path) -> list[StageStatus]:
     Parameters
     ----------
     run : path
-        A run.yaml, a folder with one, a folder of results, a table, or a folder of parts.
+        A run.yaml, a folder with one, a folder of results, a table, a store, a folder of graph shards, or one of parts.
 
     Raises
     ------
@@ -89,10 +93,10 @@ def run_status(run: str | Path) -> list[StageStatus]:
         return _of_config(load_config(run))
     if (run / "run.yaml").exists():
         return _of_config(load_config(run / "run.yaml"))
-    found = _of_table(run) if run.suffix == ".parquet" else _of_folder(run)
+    found = _of_table(run) if run.suffix == ".parquet" else _of_store(run) or _of_folder(run)
     if not any(status.stage for status in found):
         there = "nothing of a run there" if run.exists() else "no such file or folder"
-        raise InputError(f"{run}: {there}; want a run.yaml, a folder of results, a table or a folder of parts")
+        raise InputError(f"{run}: {there}; want a run.yaml, a folder of results, a result or a folder of parts")
     return found
 
 
@@ -118,13 +122,39 @@ def _of_config(config: RunConfig) -> list[StageStatus]:
 
 
 def _of_folder(folder: Path) -> list[StageStatus]:
-    """Stores and tables of a folder, whole or in parts, oldest first."""
-    whole = {path: path for ending in ("zarr", "parquet") for path in folder.glob(f"[!.]*.{ending}")}
-    parts = {path.with_name(path.name.removesuffix(PARTS)): path for path in folder.glob(f"[!.]*.parquet{PARTS}")}
+    """Stores, tables and graph shards of a folder, whole or in parts, oldest first."""
+    whole = {path: path for path in folder.glob("[!.]*") if path.suffix == ".parquet" or _stage_of_store(path)}
+    parts = {
+        path.with_name(path.name.removesuffix(BALANCE).removesuffix(PARTS)): path
+        for path in folder.glob(f"[!.]*{PARTS}")
+        if not path.name.endswith(CERTIFICATE)
+    }
     found = parts | whole
     paths = sorted(found, key=lambda path: (path not in whole, found[path].stat().st_mtime))
-    stages = (_of_table(path) if path.suffix == ".parquet" else [_of_file("ingest", path)] for path in paths)
+    stages = (_of_table(path) if path.suffix == ".parquet" else _of_store(path) for path in paths)
     return [status for of_path in stages for status in of_path if status.stage]
+
+
+def _of_store(path: Path) -> list[StageStatus]:
+    """A store or a folder of graph shards, or what it is made of while it is not there; empty if it is none of ours."""
+    if stage := _stage_of_store(path):
+        return [_of_file(stage, path)]
+    parts = [Path(f"{path}{ending}") for ending in (BALANCE, PARTS)]
+    try:
+        return [_of_parts(folder) for folder in parts if (folder / MANIFEST).exists()]
+    except FileNotFoundError:  # finished this moment
+        return _of_store(path)
+
+
+def _stage_of_store(path: Path) -> str:
+    """Stage that makes such a store or folder of graph shards; empty if it is none of ours."""
+    if (path / DESCRIPTION).exists():
+        return "graphs"
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        return STAGE_OF_STORE.get(attributes["schema"], "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _of_table(table: Path, stage: str = "") -> list[StageStatus]:
@@ -189,7 +219,7 @@ def _state(journal: Journal) -> tuple[State, str]:
     driver = f"process {journal.pid} on {journal.host}"
     gone = journal.host == platform.node() and not _is_alive(journal.pid)
     if journal.state == "finished":  # yet the parts are still there
-        return "computed", "nobody is writing the table" if gone else ""
+        return "computed", "nobody is writing the result" if gone else ""
     if journal.state != "running":
         return journal.state, journal.message
     silence = time.time() - journal.updated

@@ -215,6 +215,8 @@ class MultiomeStore:
             values = np.asarray(self._array(name)[...])
         except KeyError as err:
             raise StoreError(f"{self.path}: variable {name!r} is missing") from err
+        except StoreError:  # no store of ours
+            raise
         except Exception as err:
             if _is_transport(err):
                 raise self._unreachable(err) from err

@@ -7,9 +7,11 @@ import os
 import platform
 import re
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import zarr
 from commands import cli, result, spoil_chunk, start, wait_for_parts
 
 from enhancer_dask.chunks import MANIFEST
@@ -18,6 +20,7 @@ from enhancer_dask.cli.progress import retry
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.tables import write_parquet
 from enhancer_dask.links.scent import scent
+from enhancer_dask.simulate.chromosomes import preset_design, simulate_chromosomes
 from enhancer_dask.status import n_parts, run_status
 
 MANY = ["scent", "good.zarr", "--pairs", "pairs.parquet", "--out", "links.parquet", "--all"]
@@ -149,6 +152,25 @@ def test_run_status__lists_the_stages_of_a_run_to_come(parts):
     empty = pd.DataFrame({"gene": []})
     write_parquet(empty, folder / "enhancer_pairs.parquet", meta={"params": {"stage": "pairs"}})
     assert run_status(config)[-2].message == "there are no enhancer pairs"
+
+
+def test_run_status__of_contacts_and_graphs_whole_and_in_parts(tmp_path):
+    schemas = {"multiome": "multiome", "contacts": "contacts", "other": "something else"}
+    for name, schema in schemas.items():
+        zarr.create_group(tmp_path / f"{name}.zarr", attributes={"schema": f"enhancer-dask {schema}"})
+    simulate_chromosomes(tmp_path / "shards", preset_design("enhancers", bins=200), n_train=1, n_validation=0, n_test=0)
+    for name, stage in {"more.zarr": "contacts", "windows.balance": "balance", "windows": "graphs"}.items():
+        (tmp_path / f"{name}.parts").mkdir()
+        (tmp_path / f"{name}.parts" / MANIFEST).write_text(json.dumps({"stage": stage, "n_chunks": 5}))
+    found = {(status.stage, Path(status.path).name, status.state) for status in run_status(tmp_path)}
+    assert found == {
+        ("ingest", "multiome.zarr", "finished"), ("contacts", "contacts.zarr", "finished"),
+        ("graphs", "shards", "finished"), ("contacts", "more.zarr.parts", "unknown"),
+        ("balance", "windows.balance.parts", "unknown"), ("graphs", "windows.parts", "unknown"),
+    }  # fmt: skip
+    for name, stages in {"contacts.zarr": ["contacts"], "more.zarr": ["contacts"], "shards": ["graphs"],
+                         "multiome.zarr": ["ingest"], "windows": ["balance", "graphs"]}.items():  # fmt: skip
+        assert [status.stage for status in run_status(tmp_path / name)] == stages
 
 
 def test_status__fits_into_80_columns(parts):

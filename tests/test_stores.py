@@ -47,6 +47,12 @@ def test_open_store__refuses_what_is_no_store(tmp_path, copy):
         open_store(copy)
 
 
+def test_read__a_store_of_another_kind_is_no_unreachable_one(tmp_path):
+    zarr.create_group(tmp_path / "contacts.zarr", attributes={"schema": "enhancer-dask contacts"})
+    with pytest.raises(StoreError, match="attribute 'schema' is 'enhancer-dask contacts'"):
+        MultiomeStore(str(tmp_path / "contacts.zarr")).cells_of("B")
+
+
 def test_open_store__refuses_other_dimensions(copy):
     group = zarr.open_group(copy, mode="r+")
     values = group["atac"][:].T

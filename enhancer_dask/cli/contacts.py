@@ -14,6 +14,7 @@ from enhancer_dask.cli.options import (
     Profile,
     ShowProgress,
     cluster_source,
+    names_in,
     print_result,
     warn,
 )
@@ -49,7 +50,7 @@ def contacts(
 
     store = ingest_contacts(
         list(inputs), out, resolution=list(resolution), chromsizes=chromsizes, cells=cells, single_cell=single_cell,
-        chromosomes=None if chromosomes is None else chromosomes.split(","), one_based=not zero_based,
+        chromosomes=names_in(chromosomes), one_based=not zero_based,
         assembly=assembly, client=client, progress=progress, overwrite=overwrite,
     )  # fmt: skip
     report = store.report

@@ -14,6 +14,7 @@ from enhancer_dask.cli.options import (
     Profile,
     ShowProgress,
     cluster_source,
+    names_in,
     print_result,
     warn,
 )
@@ -91,7 +92,7 @@ def graphs(
 
     shards = graph_shards(
         store, out, resolution=resolution, rule=rule, balance=balance, min_distance=min_distance,
-        chromosomes=None if chromosomes is None else chromosomes.split(","), inter=inter, nodes=nodes,
+        chromosomes=names_in(chromosomes), inter=inter, nodes=nodes,
         edge_weights=edge_weight or None, window=window, step=step, only_with_genes=only_with_genes,
         tracks=track or (), fasta=fasta, multiome=multiome, celltype=celltype, cage=cage,
         genes=genes, expression=expression, shard_mb=shard_mb, client=client, progress=progress,

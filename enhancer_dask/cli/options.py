@@ -50,6 +50,17 @@ def print_result(values: Any) -> None:
     typer.echo(json.dumps(values))
 
 
+def names_in(text: str | None) -> list[str] | None:
+    """Names between commas; None for None.
+
+    Examples
+    --------
+    >>> names_in("chr2, chr11,")
+    ['chr2', 'chr11']
+    """
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
 def adapt_range(text: str | None) -> tuple[int, int] | None:
     """``MIN:MAX`` as two numbers.
 

@@ -25,7 +25,7 @@ UNFINISHED = ("computed", "stopped", "failed", "crashed")
 SHOWN = 3  # failed chunks of a stage; the JSON has all
 
 Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run.yaml, its folder, a folder of results, a table, or its parts.")
+    Path, typer.Argument(metavar="RUN", help="A run.yaml, its folder, a folder of results, one result, or its parts.")
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from enhancer_dask.cli.options import print_result
+from enhancer_dask.cli.options import names_in, print_result
 from enhancer_dask.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Write graph shards of simulated data with a known truth.")
@@ -140,7 +140,7 @@ def cells(
         trans_share=trans_share,
     )
     if stages is not None:
-        given["stages"] = tuple(name.strip() for name in stages.split(",") if name.strip())
+        given["stages"] = tuple(names_in(stages) or ())
     with _options_named():
         store = simulate_cells(
             out, CellDesign(**given), n_train=n_train, n_validation=n_validation, n_test=n_test, seed=seed, raw=raw,

@@ -18,6 +18,7 @@ from scipy import special
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.graphs.background import Background, NoBackground, fit_background
+from enhancer_dask.graphs.contact_matrix import read_bins
 from enhancer_dask.graphs.coverage import well_covered
 from enhancer_dask.graphs.distance_pairs import DistancePairs, Floats, Integers
 
@@ -70,9 +71,9 @@ def significant_contacts(
     Raises
     ------
     InputError
-        If the bins are not of one size, a count is negative or not finite, bin1_id is above bin2_id, the range is
-        empty, or gc or mappability have another length or, in a bin with contacts, a value that is missing or not
-        positive.
+        If the bins are missing or not of one size, a count is negative or not finite, bin1_id is above bin2_id, the
+        range is empty, or gc or mappability have another length or, in a bin with contacts, a value that is missing or
+        not positive.
 
     Notes
     -----
@@ -87,6 +88,7 @@ def significant_contacts(
     .. [2] Carty et al. (2017), Nature Communications 8, 15454 (HiC-DC).
     .. [3] Ay, Bailey and Noble (2014), Genome Research 24, 999-1011 (FitHiC).
     """
+    genome = read_bins(contacts.attrs.get("bins"))
     bins: pd.DataFrame = contacts.attrs["bins"]
     size = _bin_size(bins)
     terms = {
@@ -96,8 +98,7 @@ def significant_contacts(
     }
     contacts = _in_order(contacts)
     tables, tested, n_bins, dispersion, skipped = [], {}, {}, {}, {}
-    for start, stop in _chromosomes(bins):
-        chrom = str(bins["chrom"].iloc[start])
+    for chrom, (start, stop) in zip(genome.chroms, pairwise(genome.edges.tolist()), strict=True):
         least, most = _separations(size, min_distance, max_distance, stop - start)
         pairs = _pairs(contacts, start, stop, least, most)
         try:
@@ -233,13 +234,6 @@ def _separations(size: int, least_bp: int | None, most_bp: int | None, n: int) -
     if most_bp is not None and most < least:
         raise InputError(f"max_distance is {most_bp} bp; want at least {least * size} bp ({least} bins)")
     return least, min(most, n - 1)
-
-
-def _chromosomes(bins: pd.DataFrame) -> list[tuple[int, int]]:
-    """First bin and end of each run of bins of one chromosome."""
-    chrom = bins["chrom"].to_numpy()
-    edges = [0, *(np.flatnonzero(chrom[1:] != chrom[:-1]) + 1).tolist(), len(chrom)]
-    return list(pairwise(edges))
 
 
 def _bin_size(bins: pd.DataFrame) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from enhancer_dask.errors import InputError
 
-Sizes: TypeAlias = Mapping[str, int] | pd.DataFrame | str | Path
+Sizes: TypeAlias = Mapping[str, int] | pd.Series | pd.DataFrame | str | Path
 _PREFIXED = re.compile(r"(?!chr)([A-Za-z][\w.]*?)_(chr\w.*)")
 
 
@@ -108,12 +108,13 @@ def named_chromosomes(wanted: Iterable[str], known: Sequence[str]) -> tuple[str,
 
 
 def read_chromsizes(sizes: Sizes) -> dict[str, int]:
-    """Chromosome sizes from a mapping, a table or a ``.chrom.sizes`` file, in the order given.
+    """Chromosome sizes from a mapping, a series, a table or a ``.chrom.sizes`` file, in the order given.
 
     Parameters
     ----------
-    sizes : mapping, DataFrame or path
-        A file has two columns, name and size in bp, without header; a DataFrame its first two columns.
+    sizes : mapping, Series, DataFrame or path
+        A file has two columns, name and size in bp, without header; a DataFrame its first two columns; a Series, as
+        cooler and bioframe have them, the names as its index.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def read_chromsizes(sizes: Sizes) -> dict[str, int]:
     if isinstance(sizes, pd.DataFrame):
         rows: Iterable[tuple[str, object]] = zip(sizes.iloc[:, 0].astype(str), sizes.iloc[:, 1], strict=True)
         return _checked(rows, "chromsizes")
-    if isinstance(sizes, Mapping):
+    if isinstance(sizes, Mapping | pd.Series):
         return _checked(((str(name), size) for name, size in sizes.items()), "chromsizes")
     path = Path(sizes)
     if not path.exists():  # perhaps a pipe

@@ -29,7 +29,7 @@ from enhancer_dask.io.contact_sources import (
     read_contact_cells,
 )
 from enhancer_dask.io.contact_writer import ContactWriter
-from enhancer_dask.io.contacts import bins_onto, unusable, vector_table
+from enhancer_dask.io.contacts import bin_size, bins_onto, unusable, vector_table
 from enhancer_dask.io.files import describe_file, is_url, remove_at_once, remove_leftovers, staged
 from enhancer_dask.io.pixels import make_bins
 from enhancer_dask.io.tables import check_params
@@ -66,7 +66,7 @@ def ingest_contacts(
     resolution : int or sequence of int
         Bin sizes, bp. A ``.cool`` or ``.scool`` with smaller bins is coarsened if they fit into the larger ones; a
         ``.hic`` or ``.mcool`` must have the resolution.
-    chromsizes : mapping, DataFrame or path, optional
+    chromsizes : mapping, Series, DataFrame or path, optional
         Chromosomes and their lengths in bp, in the order of the store; by default those of the first file that has
         them. Contacts on other contigs are dropped and counted.
     cells : path or DataFrame, optional
@@ -156,9 +156,9 @@ def ingest_contacts(
 
 
 def _resolutions(resolution: int | Sequence[int]) -> list[int]:
-    wanted = sorted({resolution} if isinstance(resolution, int) else set(resolution))
-    if not wanted or wanted[0] < 1:
-        raise InputError(f"resolution is {resolution} bp; want 1 or more")
+    wanted = sorted({bin_size(size) for size in np.atleast_1d(resolution).tolist()})
+    if not wanted:
+        raise InputError("no resolution given; want one or more, in bp")
     return wanted
 
 

@@ -121,6 +121,7 @@ def _chosen(sizes: Mapping[str, int], chromosomes: Sequence[str] | None, label: 
     if chromosomes is None:
         return dict(sizes)
     names = ChromosomeNames(sizes, "chromosomes")
+    chromosomes = [chromosomes] if isinstance(chromosomes, str) else chromosomes
     chosen = {names.code(name) for name in chromosomes}
     unknown = [name for name in chromosomes if names.code(name) < 0]
     if unknown or not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +41,7 @@ def read_contacts(
         Size of the bins, bp. Must be given for pairs and where a file has several.
     cell : str, optional
         Cell of a ``.scool`` (with or without ``/cells/`` and ``.cool``), or barcode of a file of pairs that has them.
-    chromsizes : mapping, DataFrame or path, optional
+    chromsizes : mapping, Series, DataFrame or path, optional
         Chromosomes and their lengths in bp; they give the bins and their order. By default those of the file; pairs
         without a header have none. ``chr1``, ``1`` and ``mm10_chr1`` name one chromosome. Contacts on other contigs are
         dropped.
@@ -63,8 +64,7 @@ def read_contacts(
         chromosome, pairs are not sorted although their header says so, or chromosomes have other sizes than given.
     """
     path = _existing(path)
-    if resolution is not None and resolution < 1:
-        raise InputError(f"resolution is {resolution} bp; want 1 or more")
+    resolution = None if resolution is None else bin_size(resolution)
     sizes = None if chromsizes is None else read_chromsizes(chromsizes)
     if kind_of(path) == "pairs":
         if resolution is None:
@@ -108,7 +108,7 @@ def read_vectors(
         If a vector asked for is not there, NaN in all bins, or negative or infinite anywhere.
     """
     path = _existing(path)
-    table = vector_table(path, resolution)
+    table = vector_table(path, None if resolution is None else bin_size(resolution))
     found = {str(name): table[name].to_numpy(dtype=np.float64) for name in table.columns[3:]}
     for name in names or []:
         if name not in found:
@@ -133,6 +133,13 @@ def unusable(weights: NDArray[np.float64]) -> str:
         return "is NaN in all bins"
     bad = (weights <= 0) | np.isinf(weights)
     return f"is {weights[bad][0]} in bin {np.flatnonzero(bad)[0]}, want a positive number or NaN" if bad.any() else ""
+
+
+def bin_size(resolution: int) -> int:
+    """A resolution in bp, also one such as 1e6, checked."""
+    if not (isinstance(resolution, Real) and resolution >= 1 and resolution % 1 == 0):
+        raise InputError(f"resolution is {resolution!r}; want a whole number of bp, 1 or more")
+    return int(resolution)
 
 
 def kind_of(path: Path) -> Kind:

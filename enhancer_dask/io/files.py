@@ -45,6 +45,24 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "blake2b": digest}
 
 
+def check_free(folder: Path, mark: str, *, overwrite: bool) -> None:
+    """Refuse the name of a folder to write that is taken, unless it is to be overwritten and holds the file ``mark``.
+
+    Raises
+    ------
+    InputError
+        If it is taken, or a URL.
+    """
+    if is_url(folder):
+        raise InputError(f"{folder}: written to a file system, want a path; copy the finished folder there")
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: exists; choose another name or overwrite it")
+    if not (folder / mark).exists() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and has no {mark}, so it is not overwritten; choose another name")
+
+
 @contextmanager
 def staged(final: Path, *, make_parent: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside ``final``; on success it is synced and renamed, on failure removed.

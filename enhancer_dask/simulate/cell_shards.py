@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.io.files import staged
+from enhancer_dask.io.files import check_free, staged
 from enhancer_dask.io.tables import write_parquet
-from enhancer_dask.shard_store import ShardStore, finish_shards, write_shard
+from enhancer_dask.shard_store import DESCRIPTION, ShardStore, finish_shards, write_shard
 from enhancer_dask.simulate.cell_contacts import SPLITS, CellDesign, CellExperiment, SimulatedCell
 
 CONTACTS_PER_SHARD = 1_000_000
+RAW_CONTACTS = "contacts.scool"
 
 
 def simulate_cells(
@@ -45,12 +46,13 @@ def simulate_cells(
         (cell and one column per gene), ``cells.parquet`` (cell, stage, split), ``genes.parquet``, ``drivers.parquet``.
         All contacts are in memory meanwhile.
     overwrite : bool
-        Replace ``out`` and ``raw``.
+        Replace ``out`` and ``raw``; never a folder that holds something else.
 
     Returns
     -------
     ShardStore
-        One graph per cell as :meth:`.CellExperiment.graph` makes them; a shard holds one split only.
+        One graph per cell as :meth:`.CellExperiment.graph` makes them; a shard holds one split only. As of
+        :func:`enhancer_dask.graph_shards`, ``params["x"]`` and ``params["expressed"]`` name the columns.
 
     Raises
     ------
@@ -64,9 +66,9 @@ def simulate_cells(
             raise InputError(f"n_{split} is {n}, want at least 0")
     if not sum(sizes.values()):
         raise InputError("n_train, n_validation and n_test are 0: no cell to make")
-    for folder in (out, *([] if raw is None else [Path(raw)])):
-        if folder.exists() and not overwrite:
-            raise InputError(f"{folder}: exists; choose another name or overwrite it")
+    check_free(out, DESCRIPTION, overwrite=overwrite)
+    if raw is not None:
+        check_free(Path(raw), RAW_CONTACTS, overwrite=overwrite)
     experiment = CellExperiment(design, seed)
     with staged(out) as work:
         work.mkdir()
@@ -75,6 +77,7 @@ def simulate_cells(
             index.append(write_shard(work / f"shard-{i:08d}.zarr", [experiment.graph(cell) for cell in cells]))
         _write_truth(work, experiment)
         params = {"simulation": "cells", **asdict(design), **{f"n_{s}": n for s, n in sizes.items()}, "seed": seed}
+        params |= {"x": ["degree"], "expressed": experiment.genes["gene"].tolist()}
         finish_shards(work, pd.concat(index, ignore_index=True), params)
     if raw is not None:
         cells = [experiment.cell(split, i) for split, n in sizes.items() for i in range(n)]
@@ -101,7 +104,7 @@ def _write_raw(raw: Path, experiment: CellExperiment, cells: Sequence[SimulatedC
     with staged(raw) as work:
         work.mkdir()
         pixels = {cell.name: cell.contacts for cell in cells}
-        cooler.create_scool(str(work / "contacts.scool"), experiment.bins, pixels, ordered=True)
+        cooler.create_scool(str(work / RAW_CONTACTS), experiment.bins, pixels, ordered=True)
         counts = pd.DataFrame([cell.expression for cell in cells], columns=experiment.genes["gene"].tolist())
         counts.insert(0, "cell", [cell.name for cell in cells])
         write_parquet(counts, work / "expression.parquet", make_parent=False)

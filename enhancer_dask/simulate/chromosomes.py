@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.io.files import staged
-from enhancer_dask.shard_store import Graph, ShardStore, finish_shards, sorted_edges, write_shard
+from enhancer_dask.io.files import check_free, staged
+from enhancer_dask.shard_store import DESCRIPTION, Graph, ShardStore, finish_shards, sorted_edges, write_shard
 
 SPLITS = ("train", "validation", "test")
 BINS_PER_SHARD = 500_000
@@ -130,7 +130,7 @@ def simulate_chromosomes(
         A chromosome depends on the design, the seed, its split and its number only, so more chromosomes leave the
         others as they are.
     overwrite : bool
-        Replace ``out``.
+        Replace ``out``; never a folder that holds something else.
 
     Returns
     -------
@@ -157,8 +157,7 @@ def simulate_chromosomes(
             raise InputError(f"n_{split} is {n}, want at least 0")
     if not sum(sizes.values()):
         raise InputError("n_train, n_validation and n_test are 0: no chromosome to make")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: exists; choose another name or overwrite it")
+    check_free(out, DESCRIPTION, overwrite=overwrite)
     with staged(out) as work:
         work.mkdir()
         index = [
@@ -166,6 +165,7 @@ def simulate_chromosomes(
         ]
         params = {
             "simulation": "chromosomes",
+            "x": ["accessibility"],
             **asdict(design),
             **{f"n_{s}": n for s, n in sizes.items()},
             "seed": seed,

@@ -207,6 +207,9 @@ def test_significant_contacts__bins_must_be_of_one_size():
     contacts.attrs["bins"].loc[4, "start"] += 5_000
     with pytest.raises(InputError, match="want bins of one size"):
         significant_contacts(contacts)
+    contacts.attrs = {}
+    with pytest.raises(InputError, match=r"attrs\['bins'\] is missing"):
+        significant_contacts(contacts)
 
 
 def test_simulate_loops__no_room_is_an_error():

@@ -118,7 +118,7 @@ def test_ingest_contacts__only_chosen_chromosomes_must_agree(ingested, write):
     files = [write(f"{i}.pairs", text) for i, text in enumerate(texts)]
     with pytest.raises(InputError, match="chromosome 'chrM' has 9 bp"):
         ingested(files, resolution=10)
-    assert ingested(files, resolution=10, chromosomes=["chr1"]).contacts(10)["count"].sum() == 2
+    assert ingested(files, resolution=10, chromosomes="chr1").contacts(10)["count"].sum() == 2
 
 
 def test_ingest_contacts__nagano_cells(hic, ingested, shared, oracle):
@@ -215,7 +215,9 @@ LINE = "chr1\t1\tchr1\t2\n"
         ([LINE], {"chromosomes": ["chr3"]}, "chromsizes: no chromosome 'chr3'; it has chr1, chr2"),
         ([LINE], {"chromsizes": {"chr9": 10}}, "no contact lies on a chromosome of the store; first contig: 'chr1'"),
         ([LINE], {"chromsizes": None}, "has no header with chromosome sizes; give chromsizes"),
-        ([LINE], {"resolution": 0}, "resolution is 0 bp"),
+        ([LINE], {"resolution": 0}, "resolution is 0; want a whole number of bp"),
+        ([LINE], {"resolution": [10, 2.5]}, "resolution is 2.5; want a whole number of bp"),
+        ([LINE], {"resolution": []}, "no resolution given"),
         ([LINE], {"cells": pd.DataFrame({"cell": ["A"]})}, "does not tell cells apart; if each file is one cell, give"),
         ([LINE], {"cells": pd.DataFrame({"file": ["x"]})}, "not in column 'file' of the table of cells"),
         (
@@ -284,7 +286,7 @@ def test_ingest_contacts__finished_work_is_kept_and_other_input_refused(ingested
 
 def test_cli__contacts(hic, tmp_path):
     args = ["contacts", hic / "mm9.sample1.pairs", "--resolution", "1000000", "--resolution", "5000000"]
-    args += ["--out", "a.zarr", "--chromosomes", "1,chrX", "--assembly", "mm9", "--no-progress"]
+    args += ["--out", "a.zarr", "--chromosomes", "1, chrX", "--assembly", "mm9", "--no-progress"]
     made = result(cli(*args, cwd=tmp_path))
     assert (made["resolutions"], made["n_chromosomes"], made["n_cells"]) == ([1_000_000, 5_000_000], 2, 0)
     store = ContactStore(tmp_path / "a.zarr")

@@ -151,6 +151,18 @@ def test_read_contacts__no_contacts_in_an_hdf5_file(tmp_path):
         read_contacts(tmp_path / "a.cool")
 
 
+@pytest.mark.parametrize("resolution", [0, -1, 2.5, np.nan, np.inf, "1000000"])
+def test_read_contacts__resolution_is_a_number_of_bp(hic, resolution):
+    with pytest.raises(InputError, match=f"resolution is {resolution!r}; want a whole number of bp, 1 or more"):
+        read_contacts(hic / "dm6.100kb.mcool", resolution)
+
+
+def test_read_contacts__resolution_of_any_numeric_type(hic):
+    want = read_contacts(hic / "dm6.100kb.mcool", 1_000_000)
+    for resolution in (1e6, np.int64(1_000_000)):
+        pd.testing.assert_frame_equal(read_contacts(hic / "dm6.100kb.mcool", resolution), want)
+
+
 def exact(path):
     return pd.read_csv(path, dtype={"chrom": str}, float_precision="round_trip")
 

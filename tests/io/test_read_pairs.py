@@ -61,7 +61,7 @@ def test_read_contacts__sizes_as_file_and_as_table(write, tmp_path):
     (tmp_path / "a.chrom.sizes").write_text("chr1\t100\nchr2\t50\n")
     table = pd.DataFrame({"name": list(SIZES), "length": list(SIZES.values())})
     want = read_contacts(path, 10, chromsizes=SIZES)
-    for sizes in (tmp_path / "a.chrom.sizes", table):
+    for sizes in (tmp_path / "a.chrom.sizes", table, pd.Series(SIZES)):
         pd.testing.assert_frame_equal(read_contacts(path, 10, chromsizes=sizes), want)
 
 

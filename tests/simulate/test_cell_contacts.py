@@ -165,11 +165,23 @@ def test_cell_design__impossible_numbers_are_named(numbers, message):
         CellDesign(**numbers)
 
 
+@pytest.mark.parametrize("name", ["out", "raw"])
+def test_simulate_cells__overwrites_nothing_else(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine")
+    folders = {"out": tmp_path / "out", "raw": tmp_path / "raw"}
+    with pytest.raises(InputError, match=f"{name}: exists and has no .*, so it is not overwritten"):
+        simulate_cells(**folders, n_train=1, n_validation=0, n_test=0, overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "notes.txt"]
+
+
 def test_command__writes_cells(tmp_path):
     args = ["simulate", "cells", "--bins", "20", "--genes", "4", "--contacts", "500", "--stages", "a, b"]
     sizes = ["--n-train", "3", "--n-validation", "1", "--n-test", "0", "--out", str(tmp_path / "shards")]
     done = CliRunner().invoke(app, [*args, *sizes], catch_exceptions=False)
     assert '"n_graphs": 4, "n_train": 3, "n_validation": 1, "n_test": 0, "n_nodes": 240' in done.stdout
-    assert ShardStore(tmp_path / "shards").params["stages"] == ["a", "b"]
+    params = ShardStore(tmp_path / "shards").params
+    assert (params["stages"], params["x"]) == (["a", "b"], ["degree"])
+    assert params["expressed"] == pd.read_parquet(tmp_path / "shards" / "genes.parquet")["gene"].tolist()
     with pytest.raises(InputError, match="^--genes is 200, want at most 60, one per bin"):
         CliRunner().invoke(app, [*args, "--genes", "200", "--out", str(tmp_path / "no")], catch_exceptions=False)

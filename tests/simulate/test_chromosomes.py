@@ -113,6 +113,7 @@ def test_command__writes_shards_and_says_what(tmp_path):
     assert '"n_graphs": 13, "n_train": 3, "n_validation": 5, "n_test": 5, "n_nodes": 5200' in done.stdout
     params = ShardStore(out).params
     assert (params["bins"], params["genes"], params["enhancers"], params["silencers"]) == (400, 8, 4, 4)
+    assert params["x"] == ["accessibility"]
 
 
 def test_command__an_error_names_the_option(tmp_path):
