@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.io.contact_ingest import ingest_contacts
+from enhancer_dask.io.contact_writer import write_contacts
 from enhancer_dask.io.contacts import read_contacts, read_vectors
 
 MM10_CHR1 = {"chr1": 195_471_971}
@@ -229,6 +230,17 @@ LINE = "chr1\t1\tchr1\t2\n"
             {"cells": pd.DataFrame({"cell": ["B"]})},
             "none is in the input (first cell 'B', first of",
         ),
+        (
+            [LINE.strip() + "\tA\n"],
+            {"cells": pd.DataFrame({"cell": ["x", "y"], "barcode": ["A", "A"]})},
+            "cells: barcode 'A' is there twice",
+        ),
+        (
+            [LINE.strip() + "\tA\n"],
+            {"cells": pd.DataFrame({"cell": ["B", "y"], "barcode": ["A", "B"]})},
+            "cells: 'B' is the name of one cell and the barcode of another",
+        ),
+        (["#columns: chrom1 pos1 chrom2 pos2 barcode\n"], {}, "0.pairs: no contact has a barcode, so there are no"),
         ([], {}, "no input file given"),
         (["a b\n"], {}, "no two chromosomes and positions found"),
     ],
@@ -280,6 +292,13 @@ def test_ingest_contacts__finished_work_is_kept_and_other_input_refused(ingested
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="is no contact store, so it is not overwritten"):
         ingested(path, name="mine", resolution=5, chromsizes=SIZES, overwrite=True)
+
+
+def test_ingest_contacts__a_store_written_otherwise_is_not_taken_over(ingested, write, tmp_path):
+    contacts = read_contacts(write("a.pairs", LINE), 10, chromsizes=SIZES)
+    write_contacts(tmp_path / "a.zarr", contacts)
+    with pytest.raises(ResumeError, match="a.zarr: exists and was made with other parameters: 'stage' is None there"):
+        ingested(tmp_path / "a.pairs", resolution=10, chromsizes=SIZES)
 
 
 def test_cli__contacts(hic, tmp_path):
