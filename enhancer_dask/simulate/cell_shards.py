@@ -55,7 +55,7 @@ def simulate_cells(
     Raises
     ------
     InputError
-        If there is no cell to make, or a folder exists and ``overwrite`` is not set.
+        If there is no cell to make, a folder exists and ``overwrite`` is not set, or ``raw`` would replace ``out``.
     """
     design, out = design or CellDesign(), Path(out)
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
@@ -67,6 +67,8 @@ def simulate_cells(
     for folder in (out, *([] if raw is None else [Path(raw)])):
         if folder.exists() and not overwrite:
             raise InputError(f"{folder}: exists; choose another name or overwrite it")
+    if raw is not None and Path(raw).absolute() in (out.absolute(), *out.absolute().parents):
+        raise InputError(f"{raw}: would replace the shards; choose another folder for raw")
     experiment = CellExperiment(design, seed)
     with staged(out) as work:
         work.mkdir()
