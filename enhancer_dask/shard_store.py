@@ -8,6 +8,7 @@ shard at a time: a few large reads, then slices.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import staged
 from enhancer_dask.io.tables import read_table, write_parquet
+from enhancer_dask.stores import consolidate
 
 SCHEMA = "enhancer-dask graph shards"
 SCHEMA_VERSION = 1
@@ -60,9 +62,17 @@ def sorted_edges(
     source: Array, target: Array, edges: Mapping[str, Array] | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], dict[str, Array]]:
     """Edges by target, then source, as a :class:`Graph` wants them."""
-    order = np.lexsort((source, target))
-    weights = {name: np.asarray(values)[order] for name, values in (edges or {}).items()}
-    return np.asarray(source)[order].astype(np.int32), np.asarray(target)[order].astype(np.int32), weights
+    source, target = (np.asarray(ends, dtype=np.int32) for ends in (source, target))
+    order = np.argsort(target, kind="stable")  # enough for both directions of contacts that are sorted
+    if not _is_sorted(source[order], target[order]):
+        order = np.lexsort((source, target))
+    return source[order], target[order], {name: np.asarray(values)[order] for name, values in (edges or {}).items()}
+
+
+def _is_sorted(source: NDArray[np.int32], target: NDArray[np.int32]) -> bool:
+    back = target[1:] < target[:-1]
+    back |= (target[1:] == target[:-1]) & (source[1:] < source[:-1])
+    return not back.any()
 
 
 def write_shard(path: Path, graphs: Sequence[Graph]) -> pd.DataFrame:
@@ -92,14 +102,20 @@ def write_shard(path: Path, graphs: Sequence[Graph]) -> pd.DataFrame:
         group = zarr.create_group(str(work), attributes={"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
         _put(group, "node_offset", _offsets([g.n_nodes for g in graphs]))
         _put(group, "edge_offset", _offsets([len(g.source) for g in graphs]))
-        _put(group, "source", np.concatenate([g.source for g in graphs]).astype(np.int32))
-        _put(group, "target", np.concatenate([g.target for g in graphs]).astype(np.int32))
+        _put(group, "source", _joined([g.source for g in graphs]).astype(np.int32, copy=False))
+        _put(group, "target", _joined([g.target for g in graphs]).astype(np.int32, copy=False))
         for kind in ("nodes", "edges"):
             for name in sorted(getattr(graphs[0], kind)):
-                _put(group, f"{kind}/{name}", np.concatenate([getattr(g, kind)[name] for g in graphs]))
+                _put(group, f"{kind}/{name}", _joined([getattr(g, kind)[name] for g in graphs]))
         for name in sorted(graphs[0].values):
             _put(group, f"values/{name}", np.stack([np.asarray(g.values[name]) for g in graphs]))
+        consolidate(work)
     return _index_rows(path.name, graphs)
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """One after the other; a single one, which may be large, as it is."""
+    return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 
 def _put(group: zarr.Group, name: str, values: Array) -> None:
@@ -137,11 +153,10 @@ def _check(graphs: Sequence[Graph]) -> None:
 
 
 def _check_edges(graph: Graph) -> None:
-    ends = np.concatenate([graph.source, graph.target])
-    if len(graph.source) != len(graph.target) or (ends.size and not 0 <= ends.min() <= ends.max() < graph.n_nodes):
+    ends = [end for end in (graph.source, graph.target) if len(end)]
+    if len(graph.source) != len(graph.target) or any(end.min() < 0 or end.max() >= graph.n_nodes for end in ends):
         raise InputError(f"graph {graph.name!r}: edges name nodes that are not there ({graph.n_nodes} nodes)")
-    key = graph.target.astype(np.int64) * graph.n_nodes + graph.source
-    if (np.diff(key) < 0).any():
+    if not _is_sorted(graph.source, graph.target):
         raise InputError(f"graph {graph.name!r}: edges are not sorted by target and source")
 
 
@@ -257,7 +272,7 @@ class ShardStore:
         """
         rows = self.index[self.index["shard"] == shard]
         try:
-            arrays = _read_arrays(zarr.open_group(str(Path(self.path) / shard), mode="r"))
+            arrays = _read_arrays(Path(self.path) / shard)
         except Exception as err:  # zarr raises whatever the files make it raise
             raise StoreError(f"{Path(self.path) / shard}: missing or damaged ({type(err).__name__}: {err})") from err
         sizes = np.diff(arrays["node_offset"]).tolist(), np.diff(arrays["edge_offset"]).tolist()
@@ -271,13 +286,18 @@ class ShardStore:
             yield from self.read_shard(shard)
 
 
-def _read_arrays(group: zarr.Group) -> dict[str, Array]:
-    found = {name: np.asarray(array[...]) for name, array in group.arrays()}
+def _read_arrays(path: Path) -> dict[str, Array]:
+    group = zarr.open_group(str(path), mode="r")
+    found = dict(group.arrays())
     for kind in ("nodes", "edges", "values"):
         if kind in group:
             members = group[kind].arrays()  # type: ignore[union-attr]
-            found |= {f"{kind}/{name}": np.asarray(array[...]) for name, array in members}
-    return found
+            found |= {f"{kind}/{name}": array for name, array in members}
+    for name, array in found.items():  # zarr reads zeros where a chunk is missing
+        n_files = sum(len(files) for _, _, files in os.walk(path / name / "c"))
+        if n_files != array.nchunks:
+            raise StoreError(f"{name!r} has {n_files} of {array.nchunks} chunks")
+    return {name: np.asarray(array[...]) for name, array in found.items()}
 
 
 def _cut(arrays: Mapping[str, Array], i: int, row: pd.Series) -> Graph:

@@ -79,3 +79,20 @@ def test_shards__damage_is_noticed(tmp_path, graphs):
     chunk.write_bytes(chunk.read_bytes()[:-3])
     with pytest.raises(StoreError, match=r"shard-00000000\.zarr: missing or damaged"):
         list(store.graphs())
+    chunk.unlink()
+    with pytest.raises(StoreError, match=r"'edges/count' has 0 of 1 chunks"):
+        list(store.graphs())
+
+
+def test_sorted_edges__both_ways_of_sorting_agree(rng):
+    source, target = rng.integers(0, 9, 60), rng.integers(0, 9, 60)
+    weight = np.arange(60)
+    found = sorted_edges(source, target, {"weight": weight})
+    assert (np.diff(found[1] * 9 + found[0]) >= 0).all()
+    np.testing.assert_array_equal(source[found[2]["weight"]], found[0])
+    np.testing.assert_array_equal(target[found[2]["weight"]], found[1])
+    one, two = np.triu_indices(9, 1)
+    both = sorted_edges(np.append(one, two), np.append(two, one), {"weight": np.arange(72)})
+    again = sorted_edges(np.append(two, one), np.append(one, two), {"weight": np.arange(72)})
+    np.testing.assert_array_equal(both[:2], again[:2])
+    np.testing.assert_array_equal(both[2]["weight"], (again[2]["weight"] + 36) % 72)

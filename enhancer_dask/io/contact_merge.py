@@ -67,13 +67,22 @@ class Parts:
         """
         runs = self._runs(resolution, cells)
         for _, group in runs.groupby("group", sort=True):
-            total = PixelSum(n_bins)
-            for part, rows in group.groupby("part", sort=True):
-                found = self._read(int(part), resolution, rows)
-                total.add(found["bin1"], found["bin2"], found["count"], cell=found["cell"])
-            table = total.by_cell()
-            for cell, own in table.groupby("cell", sort=True):
+            table = self._summed(resolution, n_bins, group)
+            cells_here = group["cell"].unique()
+            of_cells = [(cells_here[0], table)] if len(cells_here) == 1 else table.groupby("cell", sort=True)
+            for cell, own in of_cells:
                 yield int(cell), own
+
+    def _summed(self, resolution: int, n_bins: int, group: pd.DataFrame) -> pd.DataFrame:
+        """Columns cell, bin1_id, bin2_id, count of some runs; rows of a part follow each other as in the part."""
+        if len(group["part"].unique()) == 1 and not group.duplicated(["cell", "chrom"]).any():
+            found = self._read(int(group["part"].iloc[0]), resolution, group)  # nothing to add up
+            return pd.DataFrame(found, copy=False).rename(columns={"bin1": "bin1_id", "bin2": "bin2_id"})
+        total = PixelSum(n_bins)
+        for part, rows in group.groupby("part", sort=True):
+            found = self._read(int(part), resolution, rows)
+            total.add(found["bin1"], found["bin2"], found["count"], cell=found["cell"])
+        return total.by_cell()
 
     def _runs(self, resolution: int, cells: Mapping[str, int]) -> pd.DataFrame:
         """Runs of rows of the parts with the cell and the chromosome they are of, and the group they are read in."""
@@ -94,11 +103,12 @@ class Parts:
         low, high = int(rows["key"].min()), int(rows["key"].max())
         filters = [("resolution", "==", resolution), ("key", ">=", low), ("key", "<=", high)]
         table = pq.read_table(self.paths[part], columns=["key", "bin1", "bin2", "count"], filters=filters)
-        found = {name: table[name].to_numpy() for name in table.column_names}
-        cell_of = pd.Series(rows["cell"].to_numpy(), index=rows["key"])
-        wanted = np.isin(found["key"], cell_of.index)
-        found = {name: values[wanted] for name, values in found.items()}
-        return found | {"cell": cell_of.loc[found["key"]].to_numpy()}
+        key = table["key"].to_numpy()
+        cell_of = np.full(high - low + 1, -1, dtype=np.int32)
+        cell_of[rows["key"].to_numpy() - low] = rows["cell"].to_numpy()
+        cell = cell_of[key - low]
+        wanted: Any = slice(None) if (cell >= 0).all() else cell >= 0
+        return {"cell": cell[wanted]} | {name: table[name].to_numpy()[wanted] for name in ("bin1", "bin2", "count")}
 
 
 def open_parts(paths: Sequence[Path], n_chroms: int) -> Parts:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +46,10 @@ class _Report:
     n_contacts: float = 0
     n_flipped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    largest: dict[int, float] = field(default_factory=dict)
+    """Largest count of each cell, by its number."""
+    runs: list[list[int]] = field(default_factory=list)
+    """Resolution, key and length of the runs of rows."""
 
 
 def contacts_part(part: PartOfStore) -> pd.DataFrame:
@@ -59,29 +62,26 @@ def contacts_part(part: PartOfStore) -> pd.DataFrame:
         report; sorted by the first four. The first row has only a report, as JSON.
     """
     report = _Report([part.file_cell])
-    tables = list(_pairs(part, report) if part.kind == "pairs" else _matrices(part, report))
-    rows = pd.concat([_part_rows(part, r, table) for r, table in tables], ignore_index=True)
-    runs = rows.groupby(["resolution", "key"], sort=True).size()
+    tables = _pairs(part, report) if part.kind == "pairs" else _matrices(part, report)
+    rows = [_head(), *(_part_rows(part, report, r, table) for r, table in tables)]
     said = {
         "cells": report.cells,
         "n_contacts": report.n_contacts if part.counted else 0,
         "n_flipped": report.n_flipped if part.counted else 0,
         "dropped": dict(report.dropped) if part.counted else {},
-        "largest": _largest(rows, len(part.sizes), len(report.cells)),
-        "fractions": rows["count"].dtype.kind == "f",
-        "runs": [[int(r), int(key), int(n)] for (r, key), n in runs.items()],
+        "largest": [report.largest.get(number, 0.0) for number in range(len(report.cells))],
+        "fractions": any(table["count"].dtype.kind == "f" for table in rows),
+        "runs": report.runs,
     }
-    first: dict[str, Any] = {"resolution": [REPORT], "key": [0], "bin1": [0], "bin2": [0], "count": [0]}
-    head = pd.DataFrame(first).astype(rows.dtypes.to_dict())
-    whole = pd.concat([head, rows], ignore_index=True)
-    whole["report"] = np.array([json.dumps(said), *[None] * len(rows)], dtype=object)
+    whole = pd.concat(rows, ignore_index=True)
+    whole["report"] = np.array([json.dumps(said), *[None] * (len(whole) - 1)], dtype=object)
     return whole
 
 
-def _largest(rows: pd.DataFrame, n_chroms: int, n_cells: int) -> list[float]:
-    """Largest count of each cell."""
-    by_cell = rows["count"].groupby(rows["key"].to_numpy() // n_chroms).max()
-    return [float(value) for value in by_cell.reindex(range(n_cells), fill_value=0)]
+def _head() -> pd.DataFrame:
+    """The row of the report."""
+    names = ("resolution", "key", "bin1", "bin2", "count")
+    return pd.DataFrame({name: np.array([REPORT if name == "resolution" else 0], dtype=np.int32) for name in names})
 
 
 def _pairs(part: PartOfStore, report: _Report) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -107,13 +107,24 @@ def _matrices(part: PartOfStore, report: _Report) -> Iterator[tuple[int, pd.Data
                 report.n_contacts += own["count"].sum().item()
                 report.dropped.update(table.attrs["dropped"])
             table.attrs = {}
-            tables.append(table.assign(cell=number))
-        yield r, pd.concat(tables, ignore_index=True)
+            table["cell"] = number
+            tables.append(table)
+        yield r, pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 
 
-def _part_rows(part: PartOfStore, resolution: int, table: pd.DataFrame) -> pd.DataFrame:
-    code = chromosome_codes(make_bins(part.sizes, resolution))
-    key = table["cell"].to_numpy(dtype=np.int64) * len(part.sizes) + code[table["bin1_id"].to_numpy()]
+def _part_rows(part: PartOfStore, report: _Report, resolution: int, table: pd.DataFrame) -> pd.DataFrame:
+    """Contacts as rows of the part, narrow, since there may be many; notes their runs and largest counts."""
+    code = chromosome_codes(make_bins(part.sizes, resolution)).astype(np.int32)
     bin1, bin2 = (table[name].to_numpy().astype(np.int32) for name in ("bin1_id", "bin2_id"))
-    columns = {"key": key, "bin1": bin1, "bin2": bin2, "count": table["count"].to_numpy()}
-    return pd.DataFrame({"resolution": np.full(len(table), resolution, dtype=np.int64), **columns})
+    key = table["cell"].to_numpy().astype(np.int32) * np.int32(len(part.sizes)) + code[bin1]
+    count = table["count"].to_numpy()
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    largest = np.maximum.reduceat(count, starts) if len(starts) else count
+    for start, stop, most in zip(starts, np.append(starts, len(key))[1:], largest, strict=True):
+        report.runs.append([resolution, int(key[start]), int(stop - start)])
+        cell = int(key[start]) // len(part.sizes)
+        report.largest[cell] = max(report.largest.get(cell, 0.0), float(most))
+    if count.dtype.kind != "f" and largest.max(initial=0) <= np.iinfo(np.int32).max:
+        count = count.astype(np.int32)
+    columns = {"key": key, "bin1": bin1, "bin2": bin2, "count": count}
+    return pd.DataFrame({"resolution": np.full(len(key), resolution, dtype=np.int32), **columns})

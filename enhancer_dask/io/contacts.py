@@ -16,7 +16,7 @@ from enhancer_dask.io import coolers, hic_files
 from enhancer_dask.io.chromosomes import ChromosomeNames, Sizes, check_same_assembly, read_chromsizes
 from enhancer_dask.io.pair_columns import find_columns
 from enhancer_dask.io.pairs import bin_pairs
-from enhancer_dask.io.pixels import PixelSum, chromosome_codes, chromosome_lengths, make_bins
+from enhancer_dask.io.pixels import PixelSum, ascend, chromosome_codes, chromosome_lengths, make_bins, pixel_table
 
 Kind = Literal["pairs", "cool", "hic"]
 
@@ -180,6 +180,10 @@ def onto(contacts: pd.DataFrame, sizes: Mapping[str, int], path: Path, resolutio
     """
     moved, bins = bins_onto(contacts.attrs["bins"], sizes, path, resolution)
     bin1, bin2, count = (contacts[name].to_numpy() for name in contacts)
+    if np.array_equal(moved, np.arange(len(bins))) and ascend(bin1, bin2) and count.all():  # nothing moves
+        same = pixel_table(bin1, bin2, count)
+        same.attrs = {"bins": bins, "dropped": {}, "flipped": 0}
+        return same
     to1, to2 = moved[bin1], moved[bin2]
     kept = (to1 >= 0) & (to2 >= 0)
     total = PixelSum(len(bins))

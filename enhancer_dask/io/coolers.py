@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import EnhancerDaskError, InputError
-from enhancer_dask.io.pixels import PixelSum, pixel_table, widest
+from enhancer_dask.io.pixels import PixelSum, ascend, pixel_table, widest
 
 PARTS = {"bins", "pixels", "chroms"}
 # hic2cool copies the vectors of a .hic file, which divide; cooler's own ``weight`` multiplies
@@ -82,8 +82,7 @@ def read_cooler(path: Path, resolution: int | None = None, cell: str | None = No
         bins["chrom"] = bins["chrom"].astype(str).astype(object)
         pixels = source.pixels()[["bin1_id", "bin2_id", "count"]][:]
         bin1, bin2, count = (pixels[name].to_numpy() for name in pixels)
-        ends = np.concatenate([bin1, bin2])
-        if ends.size and not 0 <= ends.min() <= ends.max() < len(bins):
+        if len(bin1) and any(ends.min() < 0 or ends.max() >= len(bins) for ends in (bin1, bin2)):
             raise InputError(f"{path}: pixels name bins that are not there, the file is damaged")
         if not np.isfinite(count).all() or (count < 0).any():
             raise InputError(f"{path}: column 'count' has negative or missing values, want contacts")
@@ -198,8 +197,7 @@ def _mirrored(bin1: NDArray[Any], bin2: NDArray[Any], count: NDArray[Any]) -> bo
 
 
 def _summed(bin1: NDArray[Any], bin2: NDArray[Any], count: NDArray[Any], n_bins: int) -> pd.DataFrame:
-    key = bin1.astype(np.int64) * n_bins + bin2
-    if (bin1 <= bin2).all() and (np.diff(key) > 0).all():  # as nearly all files are
+    if (bin1 <= bin2).all() and ascend(bin1, bin2):  # as nearly all files are
         kept = count != 0
         return pixel_table(bin1[kept], bin2[kept], widest(count[kept]))
     total = PixelSum(n_bins)

@@ -74,6 +74,12 @@ def widest(count: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(count).astype(np.float64 if np.asarray(count).dtype.kind == "f" else np.int64)
 
 
+def ascend(bin1: NDArray[np.integer], bin2: NDArray[np.integer]) -> bool:
+    """Whether pixels are sorted by both bins and none is there twice; no large array is made."""
+    same = bin1[1:] == bin1[:-1]
+    return bool((bin1[1:] >= bin1[:-1]).all() and (bin2[1:] > bin2[:-1])[same].all())
+
+
 def pixel_table(bin1: NDArray[np.integer], bin2: NDArray[np.integer], count: NDArray[Any]) -> pd.DataFrame:
     """The three columns of contacts."""
     return pd.DataFrame({"bin1_id": bin1.astype(np.int64), "bin2_id": bin2.astype(np.int64), "count": count})
