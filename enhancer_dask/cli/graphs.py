@@ -41,6 +41,12 @@ def graphs(
     inter: Annotated[
         bool, typer.Option("--inter", help="Also contacts between the chromosomes: one graph of them all.")
     ] = False,
+    nodes: Annotated[
+        str,
+        typer.Option(
+            help="bins, or genes (of --genes or --expression), linked where the bins are in which they start."
+        ),
+    ] = "bins",
     edge_weight: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,7 +91,7 @@ def graphs(
 
     shards = graph_shards(
         store, out, resolution=resolution, rule=rule, balance=balance, min_distance=min_distance,
-        chromosomes=None if chromosomes is None else chromosomes.split(","), inter=inter,
+        chromosomes=None if chromosomes is None else chromosomes.split(","), inter=inter, nodes=nodes,
         edge_weights=edge_weight or None, window=window, step=step, only_with_genes=only_with_genes,
         tracks=track or (), fasta=fasta, multiome=multiome, celltype=celltype, cage=cage,
         genes=genes, expression=expression, shard_mb=shard_mb, client=client, progress=progress,

@@ -20,6 +20,7 @@ from enhancer_dask.graphs.sequence import check_fasta
 from enhancer_dask.graphs.shard_work import make_shards, plan_shards
 from enhancer_dask.graphs.tracks import Track, check_track, parse_track
 from enhancer_dask.graphs.windows import in_bins
+from enhancer_dask.io.chromosomes import named_chromosomes
 from enhancer_dask.io.files import is_url
 from enhancer_dask.io.pixels import chromosome_lengths
 from enhancer_dask.shard_store import ShardStore
@@ -36,6 +37,7 @@ def graph_shards(
     min_distance: int = 1,
     chromosomes: Sequence[str] | None = None,
     inter: bool = False,
+    nodes: str = "bins",
     edge_weights: Sequence[str] | None = None,
     window: int | None = None,
     step: int | None = None,
@@ -57,7 +59,7 @@ def graph_shards(
     """Make graphs of contacts, with features and targets of their nodes, as shards for training.
 
     Bulk contacts become one graph per chromosome or window, or, with ``inter``, one of all the chromosomes chosen;
-    contacts of single cells one graph per cell. Nodes are bins, also those without edges.
+    contacts of single cells one graph per cell. Nodes are bins or genes, also those without edges.
 
     Parameters
     ----------
@@ -73,13 +75,18 @@ def graph_shards(
         cells ``count>0``.
     balance : str, optional
         ``ice`` (default for bulk), ``kr``, ``vc``, ``vc_sqrt`` of the whole genome, ``none`` (default for cells), or
-        ``file:NAME`` for a vector that the contact file carried.
+        ``file:NAME`` for a vector that the contact file carried. Cells are balanced one by one; one with too few
+        contacts for it has no edges and no ``valid`` node.
     min_distance : int
         Least separation of an edge within a chromosome, bins.
     chromosomes : sequence of str, optional
         All if not given.
     inter : bool
         Also contacts between the chromosomes.
+    nodes : str
+        ``bins``, or ``genes`` of ``genes`` or ``expression``: two genes are linked where the bins of their start sites
+        are, genes of one bin are not; everything known of a bin is known of its genes. Variable ``gene`` is the
+        position in ``params["genes"]``.
     edge_weights : sequence of str, optional
         Variables of the edges, see :func:`enhancer_dask.graphs.edges.edge_weights`; by default log_count and oe, of
         single cells log_count.
@@ -139,9 +146,10 @@ def graph_shards(
     size = _resolution(contacts, resolution)
     cells = bool(contacts.cells)
     recipe = Recipe(
-        contacts.path, contacts.fingerprint, size, tuple(chromosomes or contacts.chroms), cells,
+        contacts.path, contacts.fingerprint, size, named_chromosomes(chromosomes or contacts.chroms, contacts.chroms),
+        cells,
         rule=rule or ("count>0" if cells else "oe>1"), balance=balance or ("none" if cells else "ice"),
-        min_distance=min_distance, inter=inter,
+        min_distance=min_distance, inter=inter, nodes=nodes,
         edge_weights=tuple(("log_count",) if cells else ("log_count", "oe")) if edge_weights is None
         else tuple(edge_weights),
         window=None if window is None else in_bins(window, size, "window"),
@@ -203,6 +211,10 @@ def _check_options(recipe: Recipe, store: ContactStore) -> None:
         raise InputError(f"chromosomes {','.join(recipe.chromosomes)!r}: one is there twice")
     check_edges(recipe, list(store.vectors(recipe.resolution)))
     check_names(recipe)
+    if recipe.nodes == "genes" and recipe.genes is None:
+        raise InputError(
+            "nodes 'genes': give genes, or of bulk contacts expression, with the genes and where they start"
+        )
     if (recipe.window is None) != (recipe.step is None):
         raise InputError("give window and step both, or neither")
     if recipe.window is not None and (recipe.inter or recipe.cells):
@@ -226,7 +238,10 @@ def _check_inputs(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> di
         multiome.cells_of(str(recipe.celltype))
         more["multiome"] = multiome.fingerprint
     if recipe.genes is not None:
-        columns = read_genes(recipe.genes, bins).columns
+        genes = read_genes(recipe.genes, bins)
+        columns = genes.columns
+        if recipe.nodes == "genes":
+            more["genes"] = list(genes.names)
         if recipe.cage is not None and columns:
             raise InputError(
                 f"{recipe.genes}: has values ({', '.join(columns)}) and cage is given, too: y would be both"

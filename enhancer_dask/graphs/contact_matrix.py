@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.io.chromosomes import named_chromosomes
 
 COLUMNS = ("bin1_id", "bin2_id", "count")
 Ids = NDArray[np.int32]
@@ -38,7 +39,7 @@ class Bins:
 
     def positions(self, chromosomes: Sequence[str]) -> list[int]:
         """Positions of chosen chromosomes; an :class:`InputError` if one is unknown or named twice."""
-        wanted = [chromosomes] if isinstance(chromosomes, str) else list(chromosomes)
+        wanted = named_chromosomes([chromosomes] if isinstance(chromosomes, str) else chromosomes, self.chroms)
         unknown = [name for name in wanted if name not in self.chroms]
         if unknown:
             raise InputError(f"unknown chromosome {unknown[0]!r}; the contacts have {', '.join(self.chroms)}")

@@ -20,7 +20,7 @@ from enhancer_dask.stores import MultiomeStore
 
 Arrays = Mapping[str, NDArray[Any]]
 ACCESSIBILITY = "accessibility"
-OWN_NAMES = ("bin", "valid", "loss_mask", "x", "y", "gene_mask", "sequence", ACCESSIBILITY)
+OWN_NAMES = ("bin", "valid", "loss_mask", "x", "y", "gene", "gene_mask", "sequence", ACCESSIBILITY)
 PEAKS_AT_ONCE = 1024
 
 

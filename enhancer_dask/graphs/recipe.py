@@ -17,6 +17,7 @@ from enhancer_dask.graphs.tracks import Track
 from enhancer_dask.stores import Location
 
 OF_EDGES = ("degree", "strength")
+NODES = ("bins", "genes")
 METHODS = ("ice", "kr", "vc", "vc_sqrt", "none")
 CARRIED = "file:"
 READ = 1 << 24
@@ -46,6 +47,8 @@ class Recipe:
     """Also contacts between the chromosomes."""
     edge_weights: tuple[str, ...]
     """Names of :func:`enhancer_dask.graphs.edges.edge_weights`."""
+    nodes: str = "bins"
+    """One of ``NODES``."""
     window: int | None = None
     """Bins."""
     step: int | None = None
@@ -68,6 +71,11 @@ class Recipe:
     """Table or GTF of genes; bulk expression if it has values."""
     expression: Location | None = None
     """Table, or multiome store, of expression per cell."""
+
+    @property
+    def balances_cells(self) -> bool:
+        """Whether each cell gets weights of its own."""
+        return self.cells and self.balance in METHODS[:-1]
 
     @property
     def extra(self) -> tuple[str, ...]:
@@ -111,8 +119,8 @@ def check_edges(recipe: Recipe, vectors: Iterable[str]) -> None:
             )
     elif recipe.balance not in METHODS:
         raise InputError(f"balance {recipe.balance!r} is unknown; choose from {', '.join(METHODS)}, {CARRIED}NAME")
-    if recipe.cells and recipe.balance in METHODS[:-1]:
-        raise InputError(f"balance {recipe.balance!r}: a single cell is too sparse for it; want none or {CARRIED}NAME")
+    if recipe.nodes not in NODES:
+        raise InputError(f"nodes {recipe.nodes!r} are unknown; choose from {', '.join(NODES)}")
     if recipe.min_distance < 0:
         raise InputError(f"min_distance is {recipe.min_distance}; want 0 or more bins")
 
@@ -165,6 +173,7 @@ def params_of(recipe: Recipe, more: dict[str, Any]) -> dict[str, Any]:
         "balance": recipe.balance,
         "min_distance": recipe.min_distance,
         "inter": recipe.inter,
+        "nodes": recipe.nodes,
         "edge_weights": list(recipe.edge_weights),
         "window": recipe.window,
         "step": recipe.step,

@@ -66,7 +66,7 @@ def plan_shards(
     if not shard_mb > 0:
         raise InputError(f"shard_mb is {shard_mb}; want more than 0")
     balance = None
-    if recipe.balance in METHODS[:-1]:
+    if recipe.balance in METHODS[:-1] and not recipe.cells:
         n_pixels = int(store.n_pixels(recipe.resolution)[0])
         params = {"stage": "balance", "contacts": recipe.fingerprint, "resolution": recipe.resolution}
         balance = chunks.Work(
@@ -141,7 +141,7 @@ def _balance(
 ) -> dict[str, int]:
     """Weights, if they are to be found; returns how many bins have none, by reason."""
     if stages.balance is None:
-        carried = read_weights(recipe, None)
+        carried = None if recipe.balances_cells else read_weights(recipe, None)
         return {} if carried is None else {"file": int(np.isnan(carried).sum())}
     chunks.run(stages.balance, client, progress=progress)
     table = next(iter(chunks.tables(stages.balance, ["dropped", "message"]))).to_pandas()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -93,6 +93,18 @@ class ChromosomeNames:
 
     def _name(self, code: int) -> str:
         return list(self.sizes)[code]
+
+
+def named_chromosomes(wanted: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Chromosomes as they are called where they are looked for; a name that is none of them stays as it is.
+
+    Examples
+    --------
+    >>> named_chromosomes(["2", "chrX", "nope"], ["chr1", "chr2", "chrX"])
+    ('chr2', 'chrX', 'nope')
+    """
+    names = ChromosomeNames(dict.fromkeys(known, 0), "chromosomes")
+    return tuple(known[names.code(name)] if names.code(name) >= 0 else name for name in wanted)
 
 
 def read_chromsizes(sizes: Sizes) -> dict[str, int]:

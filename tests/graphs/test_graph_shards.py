@@ -1,6 +1,7 @@
 """Contacts -> shards: the oracles' graphs, the same bytes however it is run, and what is wrong is named."""
 
 import shutil
+import warnings
 
 import cooler
 import numpy as np
@@ -12,6 +13,9 @@ from enhancer_dask import chunks, contact_store, graph_shards
 from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import ChunkError, InputError, ResumeError, StoreError
 from enhancer_dask.graphs import shard_tasks
+from enhancer_dask.graphs.contact_matrix import as_matrix
+from enhancer_dask.graphs.edges import contact_graph
+from enhancer_dask.graphs.normalise import BalanceWarning, balance
 from enhancer_dask.graphs.windows import windows
 from enhancer_dask.io import contact_writer
 from enhancer_dask.io.contact_ingest import ingest_contacts
@@ -165,6 +169,50 @@ def test_graphs__one_per_cell_with_what_is_known_of_it(cells, tmp_path):
         np.testing.assert_array_equal(graph.values["expression"], [8.0 - i])
 
 
+@pytest.mark.parametrize("method", ["ice", "kr"])
+def test_graphs__each_cell_is_balanced_by_itself(cells, tmp_path, method):
+    shards = make(cells, tmp_path / "g", balance=method, rule="oe>1", edge_weights=["balanced", "oe"])
+    store, n_valid = ContactStore(cells), []
+    for graph in shards.graphs():
+        contacts = store.contacts(SIZE, cell=graph.name)
+        codes = pd.factorize(contacts.attrs["bins"]["chrom"])[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BalanceWarning)
+            weights = balance(as_matrix(contacts), method, chromosomes=codes).weights
+        np.testing.assert_array_equal(graph.nodes["valid"], ~np.isnan(weights))
+        n_valid.append(int(graph.nodes["valid"].sum()))
+        n_edges = 0 if np.isnan(weights).all() else len(contact_graph(contacts, weights))
+        assert len(graph.source) == 2 * n_edges
+    assert min(n_valid) <= 1 < 5 < max(n_valid)
+    assert shards.params["dropped"] == {}
+
+
+def test_graphs__of_genes_are_linked_where_their_bins_are(bulk, tmp_path):
+    genes = pd.DataFrame(
+        {"gene": list("dcbae"), "chrom": ["1", "1", "2", "1", "1"],
+         "start": [7_100, 300, 900, 7_900, 20_000],
+         "end": [9_000, 800, 1_500, 8_800, 22_500], "strand": ["+", "+", "+", "+", "-"], "level": [1.0, 2, 3, 4, 5]}
+    )  # fmt: skip
+    genes.to_csv(tmp_path / "genes.csv", index=False)
+    options = {"balance": "none", "rule": "count>0", "edge_weights": ["count"], "expression": tmp_path / "genes.csv"}
+    of_bins = {g.name: adjacency(g, "count") for g in make(bulk, tmp_path / "bins", **options).graphs()}
+    shards = make(bulk, tmp_path / "genes", nodes="genes", chromosomes=["1", "chr2", "X"], **options)
+    one, two, none = shards.graphs()
+    assert [shards.params["genes"][i] for i in one.nodes["gene"]] == ["c", "d", "a", "e"]
+    assert (two.n_nodes, none.n_nodes, len(two.source)) == (1, 0, 0)
+    place = np.array([0, 7, 7, 22])
+    np.testing.assert_array_equal(one.nodes["bin"], place)
+    np.testing.assert_array_equal(one.nodes["y"], [2, 1, 4, 5])
+    np.testing.assert_array_equal(adjacency(one, "count"), of_bins["chr1"][np.ix_(place, place)])
+    assert adjacency(one, "count").any()
+    np.testing.assert_array_equal(one.nodes["x"][:, 0], (adjacency(one, "count") > 0).sum(axis=1))
+    cut = make(bulk, tmp_path / "cut", nodes="genes", chromosomes=["chr1"], window=10_000, step=5_000, **options)
+    assert [g.nodes["bin"].tolist() for g in cut.graphs()][:2] == [[0, 7, 7], [7, 7]]
+    assert [g.nodes["loss_mask"].tolist() for g in cut.graphs()][:2] == [[True, False, False], [True, True]]
+    with pytest.raises(InputError, match="nodes 'genes': give genes"):
+        make(bulk, tmp_path / "more", nodes="genes")
+
+
 def test_graphs__targets_and_features_in_their_places(bulk, tmp_path):
     import pybigtools
 
@@ -238,9 +286,11 @@ def test_shards__an_interrupted_run_goes_on(cells, tmp_path, monkeypatch):
         make(cells, tmp_path / "g", rule="count>1", **options)
     again = []
     monkeypatch.setattr(shard_tasks, "write_shard", lambda path, graphs: again.append(path.name) or write(path, graphs))
+    finished = {p.stem.replace("part", "shard") + ".zarr" for p in (tmp_path / "g.parts").glob("part-*.parquet")}
     (tmp_path / "g.parts" / "shards" / ".shard-00000001.zarr.0123456789ab").mkdir()  # of a worker that was killed
     shards = make(cells, tmp_path / "g", **options)
-    assert sorted(made + again) == shards.shards
+    assert finished  # whatever was written without its part when the run stopped is written again
+    assert sorted([*finished, *again]) == shards.shards
     assert files_of(tmp_path / "g") == files_of(tmp_path / "want")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["g", "want"]
 
@@ -290,6 +340,8 @@ def test_shards__the_content_of_a_track_counts(bulk, tmp_path):
         ({"balance": "file:SCALE"}, "carries no vector 'SCALE' at 1000 bp; it carries KR"),
         ({"balance": "best"}, "balance 'best' is unknown; choose from ice, kr"),
         ({"rule": "oe~1"}, "rule 'oe~1'"),
+        ({"nodes": "cells"}, "nodes 'cells' are unknown; choose from bins, genes"),
+        ({"chromosomes": ["chr1", "1"]}, "'chr1' and '1' both mean chromosome 'chr1'"),
         ({"edge_weights": ["heavy"]}, "edge weight 'heavy' is unknown"),
         ({"features": ["age"]}, "feature 'age' is unknown; choose from degree, strength"),
         ({"window": 1_500, "step": 1_000}, "window is 1500 bp; want a multiple of the resolution, 1000 bp"),
@@ -312,9 +364,7 @@ def test_graph_shards__what_is_wrong_is_named(bulk, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_graph_shards__cells_are_not_balanced_and_places_are_kept(cells, bulk, tmp_path):
-    with pytest.raises(InputError, match="balance 'ice': a single cell is too sparse"):
-        make(cells, tmp_path / "g", balance="ice")
+def test_graph_shards__places_are_kept(bulk, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="mine: exists and is no folder of graph shards"):
         make(bulk, tmp_path / "mine")
