@@ -245,6 +245,9 @@ def _cells_found(done: Parts, table: pd.DataFrame | None, report: dict[str, Any]
     there = set(found)
     names = [{str(name), str(barcode)} for name, barcode in zip(table.index, _barcodes(table), strict=True)]
     kept = np.array([bool(there & both) for both in names])
+    twice = [name for name, n in Counter(name for both in names for name in both & there).items() if n > 1]
+    if twice:
+        raise InputError(f"cells: {twice[0]!r} is the name or barcode of several cells, want one")
     if not kept.any():
         raise InputError(
             f"cells: none is in the input (first cell {table.index[0]!r}, first of the input {found[0]!r})"

@@ -134,7 +134,7 @@ def read_contact_cells(cells: str | Path | pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If no column names the cells, or a cell or barcode is there twice.
+        If no column names the cells, or a cell is there twice.
     """
     label = "cells" if isinstance(cells, pd.DataFrame) else str(cells)
     text = ("cell", "barcode", "file")
@@ -148,20 +148,8 @@ def read_contact_cells(cells: str | Path | pd.DataFrame) -> pd.DataFrame:
     twice = names[names.duplicated()]
     if len(twice):
         raise InputError(f"{label}: cell {twice.iloc[0]!r} is there twice")
-    if "barcode" in table.columns:
-        _check_barcodes(label, names, table["barcode"].astype(str))
     kept = table.drop(columns=[named] if named != "file" else [])
     return kept.set_index(pd.Index(names.to_numpy(dtype=object)))
-
-
-def _check_barcodes(label: str, names: pd.Series, barcodes: pd.Series) -> None:
-    """Contacts go to the cell of their barcode or of their name, so both must point to one cell."""
-    twice = barcodes[barcodes.duplicated()]
-    if len(twice):
-        raise InputError(f"{label}: barcode {twice.iloc[0]!r} is there twice")
-    both = barcodes[barcodes.isin(names) & (barcodes != names)]
-    if len(both):
-        raise InputError(f"{label}: {both.iloc[0]!r} is the name of one cell and the barcode of another")
 
 
 def file_stem(name: str | Path) -> str:

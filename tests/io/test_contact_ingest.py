@@ -172,6 +172,13 @@ def test_ingest_contacts__one_cell_in_several_files(ingested, write):
     assert store.contacts(10)["count"].sum() == 5
 
 
+def test_ingest_contacts__libraries_may_share_barcodes_if_each_file_is_a_cell(ingested, write):
+    files = [write("one.pairs", LINE), write("two.pairs", LINE * 2)]
+    table = pd.DataFrame({"cell": ["l1_A", "l2_A"], "file": ["one.pairs", "two.pairs"], "barcode": ["A", "A"]})
+    store = ingested(files, resolution=10, chromsizes=SIZES, cells=table, single_cell=True)
+    assert [store.contacts(10, cell=cell)["count"].sum() for cell in ("l1_A", "l2_A")] == [1, 2]
+
+
 def test_ingest_contacts__a_cell_without_contacts(ingested, write):
     files = [write("a.pairs", "chr1\t1\tchr1\t20\n"), write("b.pairs", "chr2\t1\tchr2\t20\n")]
     store = ingested(files, resolution=10, chromsizes=SIZES, chromosomes=["chr1"], single_cell=True)
@@ -233,12 +240,12 @@ LINE = "chr1\t1\tchr1\t2\n"
         (
             [LINE.strip() + "\tA\n"],
             {"cells": pd.DataFrame({"cell": ["x", "y"], "barcode": ["A", "A"]})},
-            "cells: barcode 'A' is there twice",
+            "cells: 'A' is the name or barcode of several cells",
         ),
         (
             [LINE.strip() + "\tA\n"],
-            {"cells": pd.DataFrame({"cell": ["B", "y"], "barcode": ["A", "B"]})},
-            "cells: 'B' is the name of one cell and the barcode of another",
+            {"cells": pd.DataFrame({"cell": ["y", "A"], "barcode": ["A", "B"]})},
+            "cells: 'A' is the name or barcode of several cells",
         ),
         (["#columns: chrom1 pos1 chrom2 pos2 barcode\n"], {}, "0.pairs: no contact has a barcode, so there are no"),
         ([], {}, "no input file given"),
