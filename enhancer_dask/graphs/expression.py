@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -49,7 +51,13 @@ def expressed_genes(source: Location, cells: Sequence[str]) -> list[str]:
 
 
 def cell_expression(source: Location, cells: Sequence[str]) -> Expression:
-    """All genes of a source in some of its cells, by cell, each of shape (genes,)."""
+    """All genes of a source in some of its cells, by cell, each of shape (genes,).
+
+    Raises
+    ------
+    InputError
+        If a value of these cells is missing.
+    """
     return _of_store(MultiomeStore(source), cells) if is_multiome(source) else _of_table(Path(source), cells)
 
 
@@ -78,11 +86,18 @@ def _look(path: Path) -> tuple[pd.Series, list[str]]:
 
 def _of_table(path: Path, cells: Sequence[str]) -> Expression:
     if path.suffix == ".parquet":
-        table = pd.read_parquet(path, filters=[("cell", "in", list(cells))])
+        whole = ds.dataset(path)
+        mine = ds.field("cell").cast(pa.string()).isin(list(cells))
+        table = whole.to_table(columns=whole.schema.names, filter=mine).replace_schema_metadata().to_pandas()
     else:
         table = read_table(path, text=("cell",))
-    table = table.set_index(table["cell"].astype(str)).drop(columns="cell")
-    return dict(zip(cells, table.loc[list(cells)].to_numpy(np.float32), strict=True))
+    table = table.set_index(table["cell"].astype(str)).drop(columns="cell").loc[list(cells)]
+    values = table.to_numpy(np.float32)
+    missing = np.argwhere(~np.isfinite(values))
+    if len(missing):
+        row, column = missing[0]
+        raise InputError(f"{path}: column {table.columns[column]!r} of cell {table.index[row]!r} is not finite")
+    return dict(zip(cells, values, strict=True))
 
 
 def _of_store(store: MultiomeStore, cells: Sequence[str]) -> Expression:

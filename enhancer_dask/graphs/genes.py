@@ -50,7 +50,7 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
     Raises
     ------
     InputError
-        If no gene is on the chromosomes, one lies beyond the end of its chromosome, or a value is not finite.
+        If no gene is on the chromosomes, one lies beyond the end of its chromosome, or a position or value is missing.
     """
     table = _read(path)
     spans = bin_spans(bins)
@@ -59,6 +59,8 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
     table, code = table[code >= 0].reset_index(drop=True), code[code >= 0]
     if table.empty:
         raise InputError(f"{path}: no gene is on a chromosome of the contacts ({', '.join(list(spans)[:5])} ...)")
+    for column in ("start", "end"):
+        _check_positions(path, table, column)
     minus = (table["strand"] == "-").to_numpy() if "strand" in table else np.zeros(len(table), dtype=bool)
     tss = np.where(minus, table["end"] - 1, table["start"]).astype(np.int64)
     columns = [c for c in table.columns if c not in COORDINATES and pd.api.types.is_numeric_dtype(table[c])]
@@ -77,6 +79,14 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
         )
     size = (bins["end"] - bins["start"]).to_numpy(np.int64).max()
     return Genes(tuple(table["gene"].astype(str)), first[code] + tss // size, tuple(map(str, columns)), values)
+
+
+def _check_positions(path: Path, table: pd.DataFrame, column: str) -> None:
+    bad = ~np.isfinite(pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64))
+    if bad.any():
+        gene, value = table.loc[bad.argmax(), ["gene", column]]
+        raise InputError(f"{path}: column {column!r} of gene {gene!r} is {str(value)!r}, want a position in bp")
+    table[column] = pd.to_numeric(table[column])
 
 
 def _read(path: Path) -> pd.DataFrame:

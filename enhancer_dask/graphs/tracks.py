@@ -30,7 +30,7 @@ class Track:
     path: Path
     """bigWig."""
     summary: Summary = "mean"
-    """Over the bases of a bin; those without a value count as 0."""
+    """Over the bases of a bin; those without a value, or with NaN, count as 0."""
     log2: bool = False
     """Take log2(x + 1)."""
     bp: int | None = None
@@ -106,6 +106,11 @@ def track_values(track: Track, bins: pd.DataFrame, resolution: int) -> NDArray[n
     -------
     float32 array, shape (N,), or (N, resolution / bp) if the track has its own bin size
         A chromosome that the file does not have is zero: writers leave out those without signal.
+
+    Raises
+    ------
+    InputError
+        If the track takes a logarithm that a bin does not have.
     """
     reader = _opened(track.path)
     there, values = _chroms(reader), []
@@ -118,8 +123,20 @@ def track_values(track: Track, bins: pd.DataFrame, resolution: int) -> NDArray[n
         records = np.empty((0, 3)) if name is None else _records(reader, name, start[0], min(end[-1], there[name]))
         values.append(_summed(records, start, end, track.summary))
     found = np.concatenate(values)
-    found = np.log2(found + 1) if track.log2 else found
+    if track.log2:
+        _check_log(track, found, bins)
+        found = np.log2(found + 1)
     return found.reshape((len(bins), -1) if track.bp is not None else len(bins)).astype(np.float32)
+
+
+def _check_log(track: Track, values: Floats, bins: pd.DataFrame) -> None:
+    wrong = np.flatnonzero(values <= -1)
+    if wrong.size:
+        bad = bins.iloc[wrong[0] * len(bins) // len(values)]
+        where = f"{bad['chrom']}:{bad['start']}-{bad['end']}"
+        raise InputError(
+            f"{track.path}: track {track.name!r} is {values[wrong[0]]:g} in {where}, which has no log2(x + 1)"
+        )
 
 
 def _summed(records: Floats, start: NDArray[np.int64], end: NDArray[np.int64], summary: Summary) -> Floats:
@@ -129,11 +146,12 @@ def _summed(records: Floats, start: NDArray[np.int64], end: NDArray[np.int64], s
     n_touched = np.searchsorted(start, stop - 1, side="right") - first
     record = np.repeat(np.arange(len(records)), n_touched)
     place = first[record] + np.arange(len(record)) - np.repeat(np.cumsum(n_touched) - n_touched, n_touched)
+    overlap = np.minimum(stop[record], end[place]) - np.maximum(begin[record], start[place])
     if summary == "max":
-        highest = np.zeros(len(start))
+        whole = np.bincount(place, weights=overlap, minlength=len(start)) >= end - start
+        highest = np.where(whole, -np.inf, 0.0)
         np.maximum.at(highest, place, value[record])
         return highest
-    overlap = np.minimum(stop[record], end[place]) - np.maximum(begin[record], start[place])
     total = np.bincount(place, weights=value[record] * overlap, minlength=len(start)).astype(np.float64)
     return total if summary == "sum" else total / (end - start)
 
@@ -172,4 +190,5 @@ def _chroms(reader: Any) -> dict[str, int]:
 
 def _records(reader: Any, chrom: str, start: int, end: int) -> Floats:
     flat = np.fromiter((x for record in reader.records(chrom, int(start), int(end)) for x in record), dtype=np.float64)
-    return flat.reshape(-1, 3)
+    records = flat.reshape(-1, 3)
+    return records[~np.isnan(records[:, 2])]

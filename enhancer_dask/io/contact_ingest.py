@@ -141,7 +141,7 @@ def ingest_contacts(
         chunks.run(work, running, progress=progress)
     done = open_parts([work.part(i) for i in range(work.n_chunks)], len(sizes))
     report = _report(done, sources, wanted)
-    found = _cells_found(done, table, report) if _is_of_cells(parts[0]) else None
+    found = _cells_found(done, table, report, parts[0].path) if _is_of_cells(parts[0]) else None
     with staged(out) as folder:
         writer = ContactWriter(folder, sizes, found)
         for r in wanted:
@@ -174,7 +174,7 @@ def _is_there(out: Path, params: Mapping[str, Any], overwrite: bool) -> bool:
         raise InputError(f"{out}: exists and is no contact store, so it is not overwritten; choose another name")
     if overwrite:
         return False
-    there: Any = ContactStore(out).group.attrs["params"]
+    there: Any = ContactStore(out).group.attrs.get("params", {})
     check_params(out, dict(there), dict(params))
     return True
 
@@ -235,14 +235,19 @@ def _report(done: Parts, sources: Sequence[ContactSource], wanted: Sequence[int]
     return summary | {"n_pixels": {}, "warnings": warnings}
 
 
-def _cells_found(done: Parts, table: pd.DataFrame | None, report: dict[str, Any]) -> pd.DataFrame:
+def _cells_found(done: Parts, table: pd.DataFrame | None, report: dict[str, Any], path: Path) -> pd.DataFrame:
     """The cells of the store in their order, with what is known of them."""
     found = done.cells()
+    if not found:
+        raise InputError(f"{path}: no contact has a barcode, so there are no cells")
     if table is None:
         return pd.DataFrame(index=pd.Index(found, dtype=object))
     there = set(found)
     names = [{str(name), str(barcode)} for name, barcode in zip(table.index, _barcodes(table), strict=True)]
     kept = np.array([bool(there & both) for both in names])
+    twice = [name for name, n in Counter(name for both in names for name in both & there).items() if n > 1]
+    if twice:
+        raise InputError(f"cells: {twice[0]!r} is the name or barcode of several cells, want one")
     if not kept.any():
         raise InputError(
             f"cells: none is in the input (first cell {table.index[0]!r}, first of the input {found[0]!r})"

@@ -95,17 +95,24 @@ def read_cooler(path: Path, resolution: int | None = None, cell: str | None = No
 
 
 def cooler_vectors(path: Path, resolution: int | None = None) -> pd.DataFrame:
-    """Bins with their columns of weights, made multiplicative; cooler's ``weight`` is called ``ICE``."""
+    """Bins with their columns of weights, made multiplicative; cooler's ``weight`` is called ``ICE``.
+
+    Whether a column divides is what its attribute ``divisive_weights`` says; without one its name decides.
+    """
     with _opened(path) as file:
         if "cells" in file:
             raise InputError(f"{path}: holds single cells, which carry no vectors")
-        bins = _chosen(file, path, resolution, None).bins()[:]
+        source = _chosen(file, path, resolution, None)
+        bins = source.bins()[:]
+        with source.open("r") as group:
+            said = {name: group["bins"][name].attrs.get("divisive_weights") for name in bins.columns}
         found = bins[["chrom", "start", "end"]].copy()
         for name in bins.columns.drop(list(found.columns)):
             if bins[name].dtype.kind == "f":
                 called = "ICE" if name == "weight" and "ICE" not in bins else str(name)
                 values = bins[name].to_numpy(dtype=np.float64)
-                found[called] = inverted(values) if DIVISIVE.fullmatch(called) else values
+                divides = DIVISIVE.fullmatch(called) if said[name] is None else said[name]
+                found[called] = inverted(values) if divides else values
         return found
 
 

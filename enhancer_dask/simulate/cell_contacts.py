@@ -203,7 +203,8 @@ def _drivers(rng: np.random.Generator, design: CellDesign, genes: pd.DataFrame) 
         away = np.abs(here - gene.bin)
         drawn = rng.choice(here[(away >= NEAREST) & (away <= FARTHEST)], design.drivers_per_gene, replace=False)
         rows.extend((gene.gene, gene.chrom, gene.bin, int(b), design.effect) for b in np.sort(drawn))
-    return pd.DataFrame(rows, columns=["gene", "chrom", "gene_bin", "driver_bin", "effect"])
+    table = pd.DataFrame(rows, columns=["gene", "chrom", "gene_bin", "driver_bin", "effect"])
+    return table.astype({"gene_bin": np.int64, "driver_bin": np.int64, "effect": np.float64})  # none may be driven
 
 
 def _courses(rng: np.random.Generator, n_stages: int, n_loops: int) -> Floats:

@@ -57,7 +57,7 @@ def simulate_cells(
     Raises
     ------
     InputError
-        If there is no cell to make, or a folder exists and ``overwrite`` is not set.
+        If there is no cell to make, a folder exists and ``overwrite`` is not set, or ``raw`` would replace ``out``.
     """
     design, out = design or CellDesign(), Path(out)
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
@@ -69,6 +69,8 @@ def simulate_cells(
     check_free(out, DESCRIPTION, overwrite=overwrite)
     if raw is not None:
         check_free(Path(raw), RAW_CONTACTS, overwrite=overwrite)
+    if raw is not None and Path(raw).absolute() in (out.absolute(), *out.absolute().parents):
+        raise InputError(f"{raw}: would replace the shards; choose another folder for raw")
     experiment = CellExperiment(design, seed)
     with staged(out) as work:
         work.mkdir()

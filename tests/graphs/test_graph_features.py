@@ -80,6 +80,20 @@ def test_track__random_records_equal_single_bases(bigwig):
     np.testing.assert_allclose(found, [base[s:e].sum() for s, e in zip(bins["start"], bins["end"], strict=True)])
 
 
+def test_track__missing_values_are_bases_without_a_value(bigwig):
+    path = bigwig([("chr1", 0, 50, float("nan")), ("chr1", 60, 80, 3.0)], {"chr1": 250})
+    for summary, want in (("mean", 0.6), ("sum", 60), ("max", 3)):
+        np.testing.assert_allclose(track_values(Track("t", path, summary), BINS, 100), [want, 0, 0, 0], rtol=1e-6)
+
+
+def test_track__of_negative_values(bigwig):
+    path = bigwig([("chr1", 0, 90, -3.0), ("chr1", 90, 150, -2.0)], {"chr1": 250})
+    found = track_values(Track("t", path, "max"), BINS, 100)
+    assert found.tolist() == [-2, 0, 0, 0]  # half of the second bin has no value, which is 0
+    with pytest.raises(InputError, match=r"track\.bw: track 't' is -290.* in chr1:0-100, which has no log2\(x \+ 1\)"):
+        track_values(Track("t", path, "sum", log2=True), BINS, 100)
+
+
 def test_track__what_is_wrong_is_named(tmp_path, bigwig, signal):
     check_track(Track("t", signal), LENGTHS, 100)
     with pytest.raises(InputError, match="track 't': 30 bp is not a part of the resolution, 100 bp"):
@@ -156,8 +170,10 @@ def test_genes__what_is_wrong_is_named(gene_table, tmp_path):
     for column, value, message in (
         ("end", 251, "gene 'd' starts at 250, beyond the end of '1' \\(250 bp\\): mixed assemblies"),
         ("tpm", np.nan, "values of gene 'd' are not finite"),
+        ("end", np.nan, "column 'end' of gene 'd' is 'nan', want a position in bp"),
+        ("end", "x", "column 'end' of gene 'd' is 'x', want a position in bp"),
     ):
-        bad = table.copy()
+        bad = table.astype({column: object})
         bad.loc[3, column] = value
         bad.to_csv(tmp_path / "bad.csv", index=False)
         with pytest.raises(InputError, match=message):
@@ -181,6 +197,24 @@ def test_expression__of_cells(tmp_path):
     table.assign(Smo="high").to_csv(tmp_path / "text.csv", index=False)
     with pytest.raises(InputError, match=r"text\.csv: column 'Smo' is not of numbers"):
         expressed_genes(tmp_path / "text.csv", ["a"])
+
+
+@pytest.mark.parametrize("table", [{"cell": [7, 8], "Smo": [1, 2]}, {"Smo": [1, 2]}], ids=["numbers", "index"])
+def test_expression__however_parquet_has_the_cells(tmp_path, table):
+    index = None if "cell" in table else pd.Index(["7", "8"], name="cell")
+    pd.DataFrame(table, index=index).to_parquet(tmp_path / "cells.parquet")
+    assert expressed_genes(tmp_path / "cells.parquet", ["8"]) == ["Smo"]
+    assert cell_expression(tmp_path / "cells.parquet", ["8", "7"])["8"].tolist() == [2]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_expression__missing_values_are_named(tmp_path, ending):
+    path = tmp_path / f"cells.{ending}"
+    table = pd.DataFrame({"cell": ["a", "b"], "Smo": [1, 2], "Shh": [0.5, np.nan]})
+    table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
+    with pytest.raises(InputError, match=rf"cells\.{ending}: column 'Shh' of cell 'b' is not finite"):
+        cell_expression(path, ["b", "a"])
+    assert cell_expression(path, ["a"])["a"].tolist() == [1, 0.5]
 
 
 def test_expression__of_a_multiome_store(store):

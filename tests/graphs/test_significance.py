@@ -190,15 +190,25 @@ def test_upper_tail__is_that_of_scipy():
         ({}, {"gc": np.where(np.arange(100) == 4, np.nan, 0.5)}, "gc of bin 4 is nan, want a positive number"),
         ({}, {"mappability": np.zeros(100)}, "mappability of bin 0 is 0.0, want a positive number"),
         ({}, {"min_distance": 50_000, "max_distance": 20_000}, "max_distance is 20000 bp; want at least 50000 bp"),
-        ({"count": -1.0}, {}, "column 'count': negative or not finite"),
-        ({"count": np.nan}, {}, "column 'count': negative or not finite"),
-        ({"bin2_id": 0}, {}, "column 'bin1_id': above bin2_id"),
+        ({"count": -1.0}, {}, "column 'count' has values that are not finite numbers from 0"),
+        ({"count": np.nan}, {}, "column 'count' has values that are not finite numbers from 0"),
+        ({"bin2_id": 0}, {}, "some bin1_id is above its bin2_id"),
+        ({"bin1_id": 3, "bin2_id": 7}, {}, "the bins 3, 7 occur more than once"),
     ],
 )
 def test_significant_contacts__bad_input_is_named(change, arguments, message):
     contacts, _ = simulate_loops(n_bins=100, n_contacts=1e4, n_loops=0)
     with pytest.raises(InputError, match=message):
         significant_contacts(contacts.assign(**change), **arguments)
+
+
+def test_significant_contacts__what_is_missing_is_named():
+    contacts, _ = simulate_loops(n_bins=100, n_contacts=1e4, n_loops=0)
+    with pytest.raises(InputError, match="column 'count' is missing"):
+        significant_contacts(contacts.drop(columns="count"))
+    contacts.attrs = {}
+    with pytest.raises(InputError, match=r"attrs\['bins'\] is missing"):
+        significant_contacts(contacts)
 
 
 def test_significant_contacts__bins_must_be_of_one_size():

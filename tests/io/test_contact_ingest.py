@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from enhancer_dask.contact_store import ContactStore
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
 from enhancer_dask.io.contact_ingest import ingest_contacts
+from enhancer_dask.io.contact_writer import write_contacts
 from enhancer_dask.io.contacts import read_contacts, read_vectors
 
 MM10_CHR1 = {"chr1": 195_471_971}
@@ -171,6 +172,13 @@ def test_ingest_contacts__one_cell_in_several_files(ingested, write):
     assert store.contacts(10)["count"].sum() == 5
 
 
+def test_ingest_contacts__libraries_may_share_barcodes_if_each_file_is_a_cell(ingested, write):
+    files = [write("one.pairs", LINE), write("two.pairs", LINE * 2)]
+    table = pd.DataFrame({"cell": ["l1_A", "l2_A"], "file": ["one.pairs", "two.pairs"], "barcode": ["A", "A"]})
+    store = ingested(files, resolution=10, chromsizes=SIZES, cells=table, single_cell=True)
+    assert [store.contacts(10, cell=cell)["count"].sum() for cell in ("l1_A", "l2_A")] == [1, 2]
+
+
 def test_ingest_contacts__a_cell_without_contacts(ingested, write):
     files = [write("a.pairs", "chr1\t1\tchr1\t20\n"), write("b.pairs", "chr2\t1\tchr2\t20\n")]
     store = ingested(files, resolution=10, chromsizes=SIZES, chromosomes=["chr1"], single_cell=True)
@@ -231,6 +239,17 @@ LINE = "chr1\t1\tchr1\t2\n"
             {"cells": pd.DataFrame({"cell": ["B"]})},
             "none is in the input (first cell 'B', first of",
         ),
+        (
+            [LINE.strip() + "\tA\n"],
+            {"cells": pd.DataFrame({"cell": ["x", "y"], "barcode": ["A", "A"]})},
+            "cells: 'A' is the name or barcode of several cells",
+        ),
+        (
+            [LINE.strip() + "\tA\n"],
+            {"cells": pd.DataFrame({"cell": ["y", "A"], "barcode": ["A", "B"]})},
+            "cells: 'A' is the name or barcode of several cells",
+        ),
+        (["#columns: chrom1 pos1 chrom2 pos2 barcode\n"], {}, "0.pairs: no contact has a barcode, so there are no"),
         ([], {}, "no input file given"),
         (["a b\n"], {}, "no two chromosomes and positions found"),
     ],
@@ -282,6 +301,13 @@ def test_ingest_contacts__finished_work_is_kept_and_other_input_refused(ingested
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="is no contact store, so it is not overwritten"):
         ingested(path, name="mine", resolution=5, chromsizes=SIZES, overwrite=True)
+
+
+def test_ingest_contacts__a_store_written_otherwise_is_not_taken_over(ingested, write, tmp_path):
+    contacts = read_contacts(write("a.pairs", LINE), 10, chromsizes=SIZES)
+    write_contacts(tmp_path / "a.zarr", contacts)
+    with pytest.raises(ResumeError, match="a.zarr: exists and was made with other parameters: 'stage' is None there"):
+        ingested(tmp_path / "a.pairs", resolution=10, chromsizes=SIZES)
 
 
 def test_cli__contacts(hic, tmp_path):

@@ -201,3 +201,15 @@ def test_read_vectors__useless_weights(hic, tmp_path, value, message):
         read_vectors(path, names=["ICE"])
     with pytest.raises(InputError, match="a.cool: no vector 'KR'; it has ICE"):
         read_vectors(path, names=["KR"])
+
+
+def test_read_vectors__a_cooler_says_which_divide(hic, tmp_path):
+    path = tmp_path / "said.cool"
+    shutil.copyfile(hic / "toy.symm.upper.2.cool", path)
+    with h5py.File(path, "r+") as file:
+        for name, divides in {"KR": False, "weight": True, "SCALE": None}.items():
+            column = file["bins"].create_dataset(name, data=np.full(32, 4.0))
+            if divides is not None:
+                column.attrs["divisive_weights"] = divides
+    found = read_vectors(path)
+    assert {name: weights[0] for name, weights in found.items()} == {"KR": 4.0, "ICE": 0.25, "SCALE": 0.25}

@@ -185,3 +185,19 @@ def test_command__writes_cells(tmp_path):
     assert params["expressed"] == pd.read_parquet(tmp_path / "shards" / "genes.parquet")["gene"].tolist()
     with pytest.raises(InputError, match="^--genes is 200, want at most 60, one per bin"):
         CliRunner().invoke(app, [*args, "--genes", "200", "--out", str(tmp_path / "no")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("numbers", [{"genes": 0}, {"driven_share": 0.0}])
+def test_cell__without_drivers(numbers):
+    experiment = CellExperiment(CellDesign(bins=20, contacts=500.0, **numbers))
+    cell = experiment.cell("train", 0)
+    assert len(experiment.drivers) == 0
+    assert len(cell.contacts) > 0
+    np.testing.assert_array_equal(cell.expression.shape, len(experiment.genes))
+
+
+@pytest.mark.parametrize(("out", "raw"), [("a", "a"), ("a/shards", "a")])
+def test_simulate_cells__raw_must_not_replace_the_shards(tmp_path, out, raw):
+    with pytest.raises(InputError, match=r"a: would replace the shards; choose another folder for raw"):
+        simulate_cells(tmp_path / out, n_train=1, n_validation=0, n_test=0, raw=tmp_path / raw, overwrite=True)
+    assert not (tmp_path / "a").exists()
