@@ -313,5 +313,5 @@ def _cut(arrays: Mapping[str, Array], i: int, row: pd.Series) -> Graph:
         of("nodes", nodes),
         of("edges", edges),
         of("values", i),
-        {str(n): v for n, v in row.items() if n not in INDEX_COLUMNS and not pd.isna(v)},
+        {str(n): v for n, v in row.items() if n not in INDEX_COLUMNS},
     )

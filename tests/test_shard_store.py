@@ -1,5 +1,7 @@
 """Graph shards: what is written is read, the same graphs give the same bytes, and what is wrong is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +49,12 @@ def test_shards__come_back_as_they_were(tmp_path, graphs):
             assert sorted(getattr(found, kind)) == sorted(getattr(want, kind))
             for name, values in getattr(want, kind).items():
                 np.testing.assert_array_equal(getattr(found, kind)[name], values, strict=True)
+
+
+def test_shards__a_missing_label_is_still_a_label(tmp_path, rng):
+    some = [replace(graph(name, rng), labels={"age": age}) for name, age in (("a", 1.5), ("b", np.nan))]
+    ages = [g.labels["age"] for g in write(tmp_path / "shards", some).graphs()]
+    np.testing.assert_array_equal(ages, [1.5, np.nan])
 
 
 def test_shards__same_graphs_same_bytes(tmp_path, graphs):

@@ -35,10 +35,10 @@ def graph_shards(
     rule: str | None = None,
     balance: str | None = None,
     min_distance: int = 1,
-    chromosomes: Sequence[str] | None = None,
+    chromosomes: str | Sequence[str] | None = None,
     inter: bool = False,
     nodes: str = "bins",
-    edge_weights: Sequence[str] | None = None,
+    edge_weights: str | Sequence[str] | None = None,
     window: int | None = None,
     step: int | None = None,
     only_with_genes: bool = False,
@@ -142,6 +142,8 @@ def graph_shards(
     .. [1] Karbalayghareh et al. (2022), Genome Research 32, 930-944.
     """
     out = _output(out)
+    chromosomes = [chromosomes] if isinstance(chromosomes, str) else chromosomes
+    edge_weights = [edge_weights] if isinstance(edge_weights, str) else edge_weights
     contacts = ContactStore(Path(store).absolute())
     size = _resolution(contacts, resolution)
     cells = bool(contacts.cells)
@@ -159,6 +161,7 @@ def graph_shards(
         fasta=_path(fasta), multiome=None if multiome is None else located(multiome), celltype=celltype,
         cage=None if cage is None else Track("cage", Path(cage).absolute(), "sum"),
         genes=_path(genes) if cells else _genes(genes, expression),
+        gene_values=not cells and expression is not None,
         expression=located(expression) if cells and expression is not None else None,
     )  # fmt: skip
     bins = contacts.bins(size)
@@ -174,7 +177,8 @@ def _output(out: str | Path) -> Path:
     if is_url(out):
         raise InputError(f"{out}: shards are written to a file system, want a path; copy the finished folder there")
     out = Path(out).absolute()
-    if out.exists() and not (out / "shards.json").exists():
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not is_empty and not (out / "shards.json").exists():
         raise InputError(f"{out}: exists and is no folder of graph shards; choose another name")
     return out
 
@@ -238,7 +242,7 @@ def _check_inputs(recipe: Recipe, store: ContactStore, bins: pd.DataFrame) -> di
         multiome.cells_of(str(recipe.celltype))
         more["multiome"] = multiome.fingerprint
     if recipe.genes is not None:
-        genes = read_genes(recipe.genes, bins)
+        genes = read_genes(recipe.genes, bins, values=recipe.gene_values)
         columns = genes.columns
         if recipe.nodes == "genes":
             more["genes"] = list(genes.names)

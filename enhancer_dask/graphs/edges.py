@@ -113,7 +113,8 @@ def edge_weights(edges: pd.DataFrame, kinds: Iterable[str]) -> dict[str, NDArray
     edges : DataFrame
         Of :func:`contact_graph`, with the columns that the kinds need.
     kinds : names among binary, count, log_count, oe, balanced, minus_log10_fdr
-        ``binary`` is 1 for every edge, ``log_count`` is log2(count + 1), ``minus_log10_fdr`` is at most 300.
+        ``binary`` is 1 for every edge, ``log_count`` is log2(count + 1), ``minus_log10_fdr`` is at most 300,
+        and 0 for contacts that were not tested.
 
     Returns
     -------
@@ -138,7 +139,7 @@ def edge_weights(edges: pd.DataFrame, kinds: Iterable[str]) -> dict[str, NDArray
             case "log_count":
                 values = np.log2(values + 1)
             case "minus_log10_fdr":
-                values = -np.log10(np.maximum(values, SMALLEST_FDR))
+                values = -np.log10(np.maximum(np.nan_to_num(values, nan=1.0), SMALLEST_FDR))
         found[kind] = values.astype(np.float32)
     return found
 

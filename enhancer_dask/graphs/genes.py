@@ -31,7 +31,7 @@ class Genes:
     """Shape (genes, columns)."""
 
 
-def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
+def read_genes(path: Path, bins: pd.DataFrame, *, values: bool = True) -> Genes:
     """Genes of a table or a GTF.
 
     Parameters
@@ -41,6 +41,8 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
         columns are values. Or a GTF (``.gtf``, ``.gtf.gz``), which has none.
     bins : DataFrame
         Columns chrom, start, end; the row is the bin id.
+    values : bool
+        Whether the other columns matter.
 
     Returns
     -------
@@ -64,8 +66,9 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
     minus = (table["strand"] == "-").to_numpy() if "strand" in table else np.zeros(len(table), dtype=bool)
     tss = np.where(minus, table["end"] - 1, table["start"]).astype(np.int64)
     columns = [c for c in table.columns if c not in COORDINATES and pd.api.types.is_numeric_dtype(table[c])]
-    values = table[columns].to_numpy(np.float64)
-    bad = ~np.isfinite(values).all(axis=1)
+    columns = columns if values else []
+    known = table[columns].to_numpy(np.float64)
+    bad = ~np.isfinite(known).all(axis=1)
     if bad.any():
         raise InputError(f"{path}: values of gene {table['gene'][bad.argmax()]!r} are not finite")
     first, stop = np.array(list(spans.values())).T
@@ -78,7 +81,7 @@ def read_genes(path: Path, bins: pd.DataFrame) -> Genes:
             f"({ends[code[row]]} bp): mixed assemblies"
         )
     size = (bins["end"] - bins["start"]).to_numpy(np.int64).max()
-    return Genes(tuple(table["gene"].astype(str)), first[code] + tss // size, tuple(map(str, columns)), values)
+    return Genes(tuple(table["gene"].astype(str)), first[code] + tss // size, tuple(map(str, columns)), known)
 
 
 def _check_positions(path: Path, table: pd.DataFrame, column: str) -> None:

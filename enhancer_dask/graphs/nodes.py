@@ -75,7 +75,7 @@ def node_arrays(recipe: Recipe, bins: pd.DataFrame, ids: NDArray[np.int64]) -> t
     if recipe.cage is not None:
         variables["y"] = track_values(recipe.cage, here, recipe.resolution)
     if recipe.genes is not None:
-        genes = read_genes(recipe.genes, bins)
+        genes = read_genes(recipe.genes, bins, values=recipe.gene_values)
         values, mask = gene_nodes(genes, len(bins))
         variables["gene_mask"] = mask[ids]
         if genes.columns:

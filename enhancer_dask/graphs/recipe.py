@@ -68,7 +68,9 @@ class Recipe:
     cage: Track | None = None
     """Target signal."""
     genes: Path | None = None
-    """Table or GTF of genes; bulk expression if it has values."""
+    """Table or GTF of genes."""
+    gene_values: bool = False
+    """Whether the other columns of that table are the target (bulk expression)."""
     expression: Location | None = None
     """Table, or multiome store, of expression per cell."""
 

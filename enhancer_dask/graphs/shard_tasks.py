@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from enhancer_dask.errors import NoBalanceError
+from enhancer_dask.errors import InputError, NoBalanceError
 from enhancer_dask.graphs.bins import bins_of
 from enhancer_dask.graphs.contact_matrix import as_matrix
 from enhancer_dask.graphs.edges import contact_graph, edge_weights
@@ -51,6 +51,11 @@ def weights_chunk(recipe: Recipe) -> pd.DataFrame:
     contacts = store.contacts(recipe.resolution)
     codes = chromosome_codes(contacts.attrs["bins"])
     found = balance(as_matrix(contacts), recipe.balance, chromosomes=codes)  # type: ignore[arg-type]  # checked
+    if np.isnan(found.weights).all():
+        raise InputError(
+            f"{recipe.store}: balance {recipe.balance!r} leaves out all bins, its filters want more contacts at "
+            f"{recipe.resolution} bp; use larger bins, or balance 'none'"
+        )
     reason = np.full(len(codes), "", dtype=object)
     for name, bins in found.dropped.items():
         reason[bins] = name
@@ -87,7 +92,11 @@ def _graphs(recipe: Recipe, units: Sequence[Unit], weights: Path | None) -> Iter
     ids_of = [_ids(unit, bins) for unit in units]
     every = np.unique(np.concatenate(ids_of))
     features, variables = node_arrays(recipe, bins, every)
-    genes = read_genes(recipe.genes, bins) if recipe.nodes == "genes" and recipe.genes is not None else None
+    genes = (
+        read_genes(recipe.genes, bins, values=recipe.gene_values)
+        if recipe.nodes == "genes" and recipe.genes is not None
+        else None
+    )
     of_bins = None if recipe.balances_cells else read_weights(recipe, weights)
     expression: Expression = {}
     if recipe.expression is not None:

@@ -109,6 +109,8 @@ def make_shards(
     work, asked = stages.shards, {**stages.shards.params, **stages.shards.layout}
     if overwrite:
         _discard(stages, out, asked)
+    if out.exists() and not any(out.iterdir()):
+        out.rmdir()
     if not out.exists():
         remove_leftovers(out)
         with client_or_threads(client) as running:
@@ -116,6 +118,8 @@ def make_shards(
             _run(work, running, progress)
         _collect(work, {**asked, "dropped": dropped})
         (work.folder / "shards").rename(out)
+        if not ShardStore(out).index["n_edges"].any():
+            warn(f"no contact satisfies the rule {recipe.rule!r} (distance is in bp): the graphs have no edges")
     found = ShardStore(out)
     check_params(out, found.params, asked)
     for stage in (work, stages.balance):

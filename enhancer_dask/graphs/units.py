@@ -54,7 +54,7 @@ def _of_chromosomes(recipe: Recipe, bins: pd.DataFrame) -> Iterator[Unit]:
     start, end, spans = bins["start"].to_numpy(), bins["end"].to_numpy(), bin_spans(bins)
     has_gene = np.ones(len(bins), dtype=bool)
     if recipe.only_with_genes and recipe.genes is not None:
-        has_gene = gene_nodes(read_genes(recipe.genes, bins), len(bins))[1]
+        has_gene = gene_nodes(read_genes(recipe.genes, bins, values=recipe.gene_values), len(bins))[1]
     for chrom in recipe.chromosomes:
         first, stop = spans[chrom]
         if recipe.window is None or recipe.step is None:

@@ -107,7 +107,8 @@ class ShardDataset(IterableDataset[Data]):
     even : bool
         Give every rank the same number of graphs, and the same batches to the workers of all ranks, as
         DistributedDataParallel wants; fewer than ``world_size`` graphs of an epoch are left out, others in the next.
-        Without it a rank reads whole shards, every graph is seen once, and ranks may differ by some shards.
+        Without it a rank reads whole shards, every graph is seen once, and ranks may differ by some shards. By
+        default it is on where rank and world size come from torch.distributed.
     prefetch : int
         Shards that a thread reads ahead.
     transform : function, optional
@@ -138,13 +139,14 @@ class ShardDataset(IterableDataset[Data]):
         buffer: int = 64,
         rank: int | None = None,
         world_size: int | None = None,
-        even: bool = False,
+        even: bool | None = None,
         prefetch: int = 1,
         transform: Transform | None = None,
     ) -> None:
         self.store = ShardStore(Path(path))
         self.index = _chosen(self.store, split, where)
-        self.shuffle, self.seed, self.buffer, self.even = shuffle, seed, buffer, even
+        self.shuffle, self.seed, self.buffer = shuffle, seed, buffer
+        self.even = (rank is None and _distributed()) if even is None else even
         self.rank, self.world_size = _place(rank, world_size)
         self.prefetch, self.transform = prefetch, transform
         if buffer < 1 or prefetch < 0:
@@ -223,12 +225,15 @@ def _chosen(store: ShardStore, split: str | None, where: str | None) -> pd.DataF
     return index
 
 
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise InputError("give rank and world_size both, or neither")
     if rank is None or world_size is None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+        return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _distributed() else (0, 1)
     if not 0 <= rank < world_size:
         raise InputError(f"rank is {rank} of {world_size}; want 0 to {world_size - 1}")
     return rank, world_size
@@ -288,7 +293,7 @@ def shard_loader(
     buffer: int = 64,
     rank: int | None = None,
     world_size: int | None = None,
-    even: bool = False,
+    even: bool | None = None,
     prefetch: int = 1,
     transform: Transform | None = None,
     **options: Any,

@@ -246,6 +246,7 @@ def test_parse_rule__shows_what_it_cannot_read(text, part):
 
 def test_edge_weights__are_what_their_names_say(star):
     edges = ed.contact_graph(star, None, "count>=4").assign(fdr=[0.0, 0.01])
+    assert edge_weights(edges.assign(fdr=np.nan), ["minus_log10_fdr"])["minus_log10_fdr"].tolist() == [0, 0]
     found = edge_weights(edges, ["binary", "count", "log_count", "oe", "minus_log10_fdr"])
     assert {name: values.dtype for name, values in found.items()} == dict.fromkeys(found, np.float32)
     np.testing.assert_allclose(found["log_count"], np.log2([9, 5]), rtol=1e-6)

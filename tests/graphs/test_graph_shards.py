@@ -170,7 +170,7 @@ def test_graphs__one_per_cell_with_what_is_known_of_it(cells, tmp_path):
 
 @pytest.mark.parametrize("method", ["ice", "kr"])
 def test_graphs__each_cell_is_balanced_by_itself(cells, tmp_path, method):
-    shards = make(cells, tmp_path / "g", balance=method, rule="oe>1", edge_weights=["balanced", "oe"])
+    shards = make(cells, tmp_path / "g", balance=method, rule="count>0", edge_weights=["balanced", "oe"], warn=print)
     store, n_valid = ContactStore(cells), []
     for graph in shards.graphs():
         contacts = store.contacts(SIZE, cell=graph.name)
@@ -178,7 +178,7 @@ def test_graphs__each_cell_is_balanced_by_itself(cells, tmp_path, method):
         weights = balance(as_matrix(contacts), method, chromosomes=codes).weights
         np.testing.assert_array_equal(graph.nodes["valid"], ~np.isnan(weights))
         n_valid.append(int(graph.nodes["valid"].sum()))
-        n_edges = 0 if np.isnan(weights).all() else len(contact_graph(contacts, weights))
+        n_edges = 0 if np.isnan(weights).all() else len(contact_graph(contacts, weights, "count>0"))
         assert len(graph.source) == 2 * n_edges
     assert min(n_valid) <= 1 < 5 < max(n_valid)
     assert shards.params["dropped"] == {}
@@ -361,8 +361,32 @@ def test_graph_shards__what_is_wrong_is_named(bulk, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_graph_shards__without_edges_says_so_and_takes_an_empty_folder(bulk, tmp_path):
+    (tmp_path / "g").mkdir()
+    heard = []
+    shards = make(bulk, tmp_path / "g", balance="none", rule="distance<=20", chromosomes="1", warn=heard.append)
+    assert shards.index["n_edges"].tolist() == [0]
+    assert heard == ["no contact satisfies the rule 'distance<=20' (distance is in bp): the graphs have no edges"]
+
+
+def test_graph_shards__filters_that_leave_no_bin_are_named(tmp_path):
+    write_contacts(tmp_path / "few", random_contacts(np.random.default_rng(1), 10))
+    with pytest.raises(ChunkError, match="'ice' leaves out all bins, its filters want more contacts at 1000 bp"):
+        make(tmp_path / "few", tmp_path / "g")
+
+
+def test_graph_shards__genes_mark_bins_whatever_else_their_table_has(bulk, tmp_path):
+    table = pd.DataFrame({"gene": ["a"], "chrom": ["1"], "start": [2_500], "end": [4_000], "tpm": [np.nan]})
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    shards = make(bulk, tmp_path / "g", balance="none", chromosomes=["chr1"], genes=tmp_path / "genes.csv")
+    (graph,) = shards.graphs()
+    assert "y" not in graph.nodes
+    assert np.flatnonzero(graph.nodes["gene_mask"]).tolist() == [2]
+
+
 def test_graph_shards__places_are_kept(bulk, tmp_path):
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(InputError, match="mine: exists and is no folder of graph shards"):
         make(bulk, tmp_path / "mine")
     with pytest.raises(InputError, match="want a path"):
