@@ -77,6 +77,8 @@ def test_ice__equals_cooler_on_real_contacts(measured):
     ids=json.dumps,
 )
 def test_ice__equals_cooler_on_random_contacts(tmp_path, options):
+    if options.get("ignore_diags") == 0 and cooler.__version__.startswith("0.10."):
+        pytest.skip("cooler before 0.11 counts a contact of a bin with itself twice")
     rng = np.random.default_rng(5)
     dense = random_counts(rng, 60)
     dense[[3, 41]], dense[:, [3, 41]] = 0, 0
