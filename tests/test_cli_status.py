@@ -191,7 +191,7 @@ def test_status__fits_into_80_columns(parts):
 def test_status__of_no_run_is_an_error(tmp_path, name):
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"gene": ["g"]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=f"{name}: .*want a run.yaml, a folder of results, a table"):
+    with pytest.raises(InputError, match=f"{name}: .*want a run.yaml, a folder of results, a result"):
         run_status(tmp_path / name)
 
 

@@ -307,7 +307,8 @@ def shard_loader(
     batch_size : int
         Graphs per batch.
     num_workers : int
-        Processes that read and convert; 0: this one.
+        Processes that read and convert; 0: this one. They are started by a fork server and kept between epochs: a
+        script that makes them wants ``if __name__ == "__main__":``, and ``transform`` must be importable.
     options
         Passed on to ``torch_geometric.loader.DataLoader``, for instance ``pin_memory`` or ``follow_batch``.
 
@@ -329,4 +330,6 @@ def shard_loader(
         path, split=split, where=where, shuffle=shuffle, seed=seed, buffer=buffer, rank=rank, world_size=world_size,
         even=even, prefetch=prefetch, transform=transform,
     )  # fmt: skip
+    if num_workers:  # a fork of a process with threads (Zarr, Numba, hictkpy) may hang for ever
+        options = {"multiprocessing_context": "forkserver", "persistent_workers": True} | options
     return ShardLoader(dataset, batch_size=batch_size, num_workers=num_workers, **options)
