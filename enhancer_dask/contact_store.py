@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.pixels import PixelSum, pixel_table, widest
+from enhancer_dask.stores import check_schema
 
 SCHEMA = "enhancer-dask contacts"
 SCHEMA_VERSION = 1
@@ -54,14 +55,7 @@ class ContactStore:
             group = zarr.open_group(str(self.path), mode="r")
         except Exception as err:
             raise StoreError(f"{self.path}: not a Zarr store ({type(err).__name__})") from err
-        if group.attrs.get("schema") != SCHEMA:
-            raise StoreError(f"{self.path}: attribute 'schema' is {group.attrs.get('schema')!r}, want {SCHEMA!r}")
-        version = group.attrs.get("schema_version")
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path}: schema version {version}, written by enhancer-dask {group.attrs.get('software', '?')}; "
-                f"this one reads up to version {SCHEMA_VERSION}: update enhancer-dask or read the contacts again"
-            )
+        check_schema(group.attrs, self.path, SCHEMA, SCHEMA_VERSION, "read the contacts again")
         return group
 
     @property

@@ -25,6 +25,7 @@ from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import staged
 from enhancer_dask.io.tables import read_table, write_parquet
+from enhancer_dask.stores import check_schema
 
 SCHEMA = "enhancer-dask graph shards"
 SCHEMA_VERSION = 1
@@ -229,14 +230,7 @@ class ShardStore:
             description = dict(json.loads(file.read_text()))
         except (ValueError, OSError) as err:
             raise StoreError(f"{file}: damaged ({str(err).splitlines()[0]})") from err
-        if description.get("schema") != SCHEMA:
-            raise StoreError(f"{file}: 'schema' is {description.get('schema')!r}, want {SCHEMA!r}")
-        version = description.get("schema_version")
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-            raise StoreError(
-                f"{file}: schema version {version}, written by enhancer-dask {description.get('software', '?')}; this "
-                f"one reads up to version {SCHEMA_VERSION}: update enhancer-dask or make the shards again"
-            )
+        check_schema(description, file, SCHEMA, SCHEMA_VERSION, "make the shards again")
         return description
 
     @property

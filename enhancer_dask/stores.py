@@ -10,7 +10,7 @@ A store is read from a folder or from any URL that fsspec knows; it is written t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -95,16 +95,25 @@ def _open_group(path: Location) -> zarr.Group:
         group = zarr.open_group(str(path), mode="r")
     except Exception as err:
         raise StoreError(f"{path}: {_why_not_opened(path, err)}") from err
-    attrs = dict(group.attrs)
-    if attrs.get("schema") != SCHEMA:
-        raise StoreError(f"{path}: attribute 'schema' is {attrs.get('schema')!r}, want {SCHEMA!r}")
+    check_schema(group.attrs, path, SCHEMA, SCHEMA_VERSION, "ingest again")
+    return group
+
+
+def check_schema(attrs: Mapping[str, Any], path: Location, schema: str, newest: int, otherwise: str) -> None:
+    """Refuse what is no store of this kind, or of a newer version; ``otherwise`` says what to do but update.
+
+    Raises
+    ------
+    StoreError
+    """
+    if attrs.get("schema") != schema:
+        raise StoreError(f"{path}: attribute 'schema' is {attrs.get('schema')!r}, want {schema!r}")
     version = attrs.get("schema_version")
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= newest:
         raise StoreError(
             f"{path}: schema version {version}, written by enhancer-dask {attrs.get('software', '?')}; this one "
-            f"reads up to version {SCHEMA_VERSION}: update enhancer-dask or ingest again"
+            f"reads up to version {newest}: update enhancer-dask or {otherwise}"
         )
-    return group
 
 
 def _look(url: str) -> None:
