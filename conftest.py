@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch_geometric") else ["enhancer_dask/models/data.py"]
+collect_ignore_glob = [] if find_spec("torch_geometric") else ["enhancer_dask/models/*"]

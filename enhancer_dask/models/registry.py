@@ -1,0 +1,143 @@
+"""All models by name: the class, the options of the published form, and how it was trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from enhancer_dask.errors import InputError
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch_geometric.data import Data
+except ImportError as err:
+    raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+
+class Expression(nn.Module):
+    """A model of expression along chromosomes: graphs of bins in, one number per bin out.
+
+    What a model may have beyond ``forward``; the defaults hold for most of them.
+    """
+
+    closed_form = False
+    """Learns by :meth:`fit` in one pass, without gradients."""
+    chosen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("chosen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Data) -> Tensor:
+        """Expression of each bin, float32, shape (N,), on the scale of ``batch.y``."""
+        return self.predictions(batch)[self.chosen]
+
+    def predictions(self, batch: Data) -> Tensor:
+        """Of each of R replicas that are trained side by side, shape (R, N); ``chosen`` is the best of them."""
+        return self(batch)[None]
+
+    def edge_gates(self, batch: Data) -> Tensor | None:
+        """Weight that the model gives to each edge, shape (E, heads); None if it gives none."""
+        return None
+
+    def inputs(self, batch: Data) -> dict[str, Tensor]:
+        """The inputs that a gradient may be taken of, by their names in the batch."""
+        return {"x": batch.x}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a name stands for."""
+
+    name: str
+    where: str
+    """``module:class`` below ``enhancer_dask.models``."""
+    summary: str
+    """One line: what it does, and whose it is."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that make the class this model."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Published hyper-parameters, or ours: see :class:`enhancer_dask.models.training.TrainingOptions`."""
+
+    def load(self) -> type[Expression]:
+        """The class."""
+        module, _, name = self.where.partition(":")
+        return getattr(import_module(f"enhancer_dask.models.{module}"), name)
+
+    def known_options(self) -> dict[str, Any]:
+        """All options with their defaults; ``inspect.Parameter.empty`` where one must be given."""
+        parameters = inspect.signature(self.load()).parameters
+        return {name: self.options.get(name, parameter.default) for name, parameter in parameters.items()}
+
+
+SPECS: dict[str, ModelSpec] = {}
+
+
+def register(*specs: ModelSpec) -> None:
+    """Add models; a name that is taken is refused."""
+    for spec in specs:
+        if spec.name in SPECS:
+            raise ValueError(f"model {spec.name!r} is there twice")
+        SPECS[spec.name] = spec
+
+
+def spec(name: str) -> ModelSpec:
+    """What a name stands for.
+
+    Raises
+    ------
+    InputError
+        If there is no such model; lists those that are.
+    """
+    if name not in SPECS:
+        raise InputError(f"model is {name!r}, want one of {', '.join(SPECS)}")
+    return SPECS[name]
+
+
+def build(name: str, **options: Any) -> Expression:
+    """A new model with random weights (of torch's current seed).
+
+    Parameters
+    ----------
+    name : str
+        One of ``SPECS``.
+    options
+        Of its class, for instance ``in_channels``, ``width``, ``depth``, ``heads``, ``dropout``, ``norm``.
+
+    Raises
+    ------
+    InputError
+        If the name or an option is unknown, or a value makes no sense.
+
+    Examples
+    --------
+    >>> n_parameters(build("epi-graphreg", width=32)) < 100_000  # doctest: +SKIP
+    True
+    """
+    found = spec(name)
+    known = found.known_options()
+    for option in options:
+        if option not in known:
+            raise InputError(f"model {name!r}: no option {option!r}, it has {', '.join(known)}")
+    try:
+        return found.load()(**{**found.options, **options})
+    except (TypeError, ValueError, RuntimeError) as err:
+        if isinstance(err, InputError):
+            raise InputError(f"model {name!r}: {err}") from err
+        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise InputError(f"model {name!r} cannot be built with {given or 'its defaults'}: {err}") from err
+
+
+def n_parameters(model: nn.Module) -> int:
+    """Trainable numbers of a model; those of one replica where it holds several."""
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return total // int(getattr(model, "replicas", 1))
+
+
+register(
+    # one line each is added beside the class it names; see docs/models.md for the table
+)
