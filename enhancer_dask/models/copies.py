@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.registry import Expression
 
 try:
     import torch
@@ -50,7 +49,8 @@ def input_tensors(model: nn.Module, data: Data) -> dict[str, Tensor]:
         If the graph lacks it.
     """
     try:
-        inputs = model.inputs(data) if isinstance(model, Expression) else {"x": data.x}
+        read = getattr(model, "inputs", None)
+        inputs = read(data) if callable(read) else {"x": data.x}
     except (AttributeError, KeyError) as err:
         raise InputError(f"graph {data.get('name')!r}: the model reads what is not there ({err})") from err
     for name, values in inputs.items():

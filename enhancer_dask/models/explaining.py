@@ -61,9 +61,9 @@ def explain(
     shards, options, genes, split, where, limit
         See :func:`enhancer_dask.models.scoring.score_shards`.
     out : path
-        Folder, there when all is done: ``scores.parquet`` of :func:`enhancer_dask.models.scoring.score_shards`; where the truth is known
-        ``auprc.csv`` of :func:`enhancer_dask.models.enhancer_scores.judge`; with ``contributions`` also
-        ``contributions.parquet``: graph, gene, node, and a column per gradient method.
+        Folder, there when all is done: ``scores.parquet`` of :func:`enhancer_dask.models.scoring.score_shards`; where
+        the truth is known ``auprc.csv`` of :func:`enhancer_dask.models.enhancer_scores.judge`; with ``contributions``
+        also ``contributions.parquet``: graph, gene, node, and a column per gradient method.
     min_elements : int
         Of :func:`enhancer_dask.models.enhancer_scores.judge`.
     overwrite : bool
