@@ -50,6 +50,9 @@ def chromosomes(
         float | None, typer.Option(help="Largest noise on expression, as a share of its maximum [default: 0.15].")
     ] = None,
     noisy_share: Annotated[float | None, typer.Option(help="Share of bins with noise [default: 0.1].")] = None,
+    decoys_per_gene: Annotated[
+        int | None, typer.Option(help="Edges to each gene from open bins that do not regulate it [default: 0].")
+    ] = None,
     n_train: Annotated[int, typer.Option(help="Chromosomes to train on.")] = 20,
     n_validation: Annotated[int, typer.Option(help="Chromosomes to choose a model by.")] = 5,
     n_test: Annotated[int, typer.Option(help="Chromosomes to judge it by.")] = 5,
@@ -72,6 +75,7 @@ def chromosomes(
         accessibility_noise=accessibility_noise,
         expression_noise=expression_noise,
         noisy_share=noisy_share,
+        decoys_per_gene=decoys_per_gene,
     )
     with _options_named():
         store = simulate_chromosomes(

@@ -47,6 +47,8 @@ class ChromosomeDesign:
     """Largest noise on expression, as a share of its maximum on the chromosome."""
     noisy_share: float = 0.1
     """Share of bins with noise, of both kinds."""
+    decoys_per_gene: int = 0
+    """Edges to a gene from open bins that do not regulate it: no effect on expression, for a model to see through."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -182,7 +184,7 @@ def chromosome(design: ChromosomeDesign, split: str = "train", number: int = 0, 
     Graph
         Nodes are bins: ``x`` accessibility (bins, 1), ``y`` expression, ``y_noiseless`` expression before its noise,
         all float32; ``is_gene``, ``is_enhancer``, ``is_silencer``, bool. An edge goes from each regulator to its
-        gene; ``sign`` is 1 from an enhancer, -1 from a silencer. Labels split and number.
+        gene; ``sign`` is 1 from an enhancer, -1 from a silencer, 0 of a decoy. Labels split and number.
 
     Notes
     -----
@@ -190,7 +192,8 @@ def chromosome(design: ChromosomeDesign, split: str = "train", number: int = 0, 
     ``site_width`` bins around each (2u)^2 U, one u and as many U as bins uniform on 0..1, and u^2 U around
     silencers; then a moving average over ``site_width`` bins; then noise U times ``accessibility_noise`` in some bins.
     For each edge r -> g and offset o, expression at g + o grows by the accessibility at r + o, or falls by it; what
-    is negative becomes 0; then noise in some bins.
+    is negative becomes 0; then noise in some bins. Decoys come from other genes and noisy bins, far enough from all
+    regulators and from the gene; their number leaves everything else as it is.
 
     Examples
     --------
@@ -206,6 +209,10 @@ def chromosome(design: ChromosomeDesign, split: str = "train", number: int = 0, 
     source, target, sign = _edges(rng, design, genes, enhancers, silencers)
     quiet = _expression(access, source, target, sign, design.window)
     noisy = quiet + _noise(rng, design, design.expression_noise * quiet.max())
+    if design.decoys_per_gene:
+        decoy, misled = _decoys(np.random.default_rng([seed, SPLITS.index(split), number, 1]), design, access, sites)
+        source, target = np.concatenate([source, decoy]), np.concatenate([target, misled])
+        sign = np.concatenate([sign, np.zeros(decoy.size)])
     starts, ends, weights = sorted_edges(source, target, {"sign": sign.astype(np.float32)})
     nodes = {
         "x": access[:, None].astype(np.float32),
@@ -269,6 +276,27 @@ def _edges(
     ]  # fmt: skip
     sign = np.repeat([1.0, -1.0], [design.enhancers_per_gene, design.silencers_per_gene])
     return np.concatenate(drawn), np.repeat(genes, per_gene), np.tile(sign, genes.size)
+
+
+def _decoys(
+    rng: np.random.Generator, design: ChromosomeDesign, access: Floats, sites: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Source and target of edges that mean nothing.
+
+    A decoy is open itself, and none of the bins that a regulator acts from is near it.
+    """
+    genes, regulators = sites[: design.genes], sites[design.genes :]
+    apart = design.window + design.site_width // 2
+    near = np.abs(np.arange(design.bins)[:, None] - regulators).min(axis=1, initial=design.bins) <= apart
+    inside = np.arange(design.bins)
+    pool = np.flatnonzero((access > 0) & ~near & (inside >= design.margin) & (inside < design.bins - design.margin))
+    drawn = []
+    for gene in genes:
+        allowed = pool[np.abs(pool - gene) > apart]
+        if allowed.size < design.decoys_per_gene:
+            raise InputError(f"decoys_per_gene is {design.decoys_per_gene}, but only {allowed.size} bins can be decoys")
+        drawn.append(rng.choice(allowed, design.decoys_per_gene, replace=False))
+    return np.concatenate(drawn), np.repeat(genes, design.decoys_per_gene)
 
 
 def _expression(access: Floats, source: NDArray[Any], target: NDArray[Any], sign: Floats, window: int) -> Floats:
