@@ -21,7 +21,7 @@ from enhancer_dask.models.gene_table import gene_table, mark_genes, read_starts
 from enhancer_dask.models.metrics import CONTACTS, EXPRESSED, counted_bins, metrics_table, wilcoxon_table
 from enhancer_dask.models.predictions import predict
 from enhancer_dask.models.runs import Run
-from enhancer_dask.shard_store import ShardStore
+from enhancer_dask.shard_store import DESCRIPTION, INDEX, ShardStore
 
 METRICS, GENES, WILCOXON, PREDICTIONS = "metrics.csv", "genes.parquet", "wilcoxon.csv", "predictions.parquet"
 NEEDED = ("graph", "node", "y", "prediction", "loss_mask", "is_gene", "n_contacts")
@@ -119,8 +119,8 @@ def evaluate(
     Raises
     ------
     InputError
-        If a model has seen graphs or chromosomes of those to judge by, tables are of other graphs, or genes cannot be
-        placed.
+        If a model has seen graphs or chromosomes of those to judge by, there is no target, tables are of other graphs,
+        or genes cannot be placed.
     StoreError
         If a run or the shards are damaged.
     """
@@ -142,6 +142,8 @@ def evaluate(
         for label, path in models.items()
     }  # fmt: skip
     predictions = joined(tables)
+    if not counted_bins(predictions).any():
+        raise InputError(f"{shards}: no bin that counts has a target (y), so no model can be judged by them")
     if starts is not None:
         predictions = mark_genes(predictions, starts, str(genes))
     labels = tuple(models)
@@ -222,11 +224,6 @@ def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 # -- nothing seen in training ----------------------------------------------------------------------------------
 
 
-def names_digest(names: Iterable[str]) -> str:
-    """By which a set of graphs is known again: a hash of their sorted names."""
-    return hashlib.blake2b("\n".join(sorted(map(str, names))).encode(), digest_size=16).hexdigest()
-
-
 def check_unseen(run: Run, index: pd.DataFrame, store: ShardStore, label: str) -> None:
     """Refuse graphs on which a model was trained, or by which it was chosen.
 
@@ -243,47 +240,59 @@ def check_unseen(run: Run, index: pd.DataFrame, store: ShardStore, label: str) -
     Raises
     ------
     InputError
-        Naming the chromosomes, or the part of the training that they are.
+        Naming the chromosomes, or the first graph, and the part of the training that they are of.
 
     Notes
     -----
-    A run says in ``splits`` what it took for training and validation: chromosomes (``chroms``), and the names of the
-    graphs (``names``), the condition that chose them (``where``), or a digest of the names (``names_digest``). Chromosomes count whatever shards they are in. Names count within the same shards only:
-    all simulations call their graphs alike. A run that says nothing of a part is taken to have seen none of it.
+    A run says in ``splits`` what it took for training and validation: a condition on the index, or a mapping with
+    some of ``where`` (that condition), ``chroms``, ``names`` (of the graphs) and ``names_digest``. Chromosomes count
+    whatever shards they are in; other graphs within the same shards only, since all simulations call theirs alike. A
+    run that says nothing of a part is taken to have seen none of it.
     """
-    splits = run.description.get("splits")
+    splits, same = run.description.get("splits"), _same_shards(run.description, store)
     for part in ("train", "validation"):
-        seen = splits.get(part) if isinstance(splits, Mapping) else None
-        if not isinstance(seen, Mapping):
-            continue
-        if "chrom" in index:
-            both = sorted({str(c) for c in seen.get("chroms") or ()} & {str(c) for c in index["chrom"]})
-            if both:
-                raise InputError(
-                    f"model {label!r} ({run.path}) saw chromosome {', '.join(both[:5])} in {part}; choose others with "
-                    "split or where, or allow it"
-                )
-        if _same_shards(run.description, store) and _overlap(seen, index, store):
+        said = splits.get(part) if isinstance(splits, Mapping) else None
+        chroms, names = _seen(said, index, store, same=same)
+        both = sorted(chroms & _chroms(index)) or sorted(names & set(index["name"].astype(str)))
+        if both:
+            what = "chromosome" if chroms & _chroms(index) else "graph"
             raise InputError(
-                f"model {label!r} ({run.path}) saw graphs of these in {part}; choose others with split or where, or "
-                "allow it"
+                f"model {label!r} ({run.path}) saw {what} {', '.join(both[:5])} in {part}; choose others with split or "
+                "where, or allow it"
             )
 
 
+def _seen(said: Any, index: pd.DataFrame, store: ShardStore, *, same: bool) -> tuple[set[str], set[str]]:
+    """Chromosomes and names of graphs of one part of a training, as far as the run says."""
+    said = {"where": said} if isinstance(said, str) else said
+    if not isinstance(said, Mapping):
+        return set(), set()
+    chroms, names = {str(c) for c in said.get("chroms") or ()}, {str(n) for n in said.get("names") or ()}
+    if said.get("names_digest") == names_digest(index["name"]):
+        names |= set(index["name"].astype(str))
+    condition = said.get("where")
+    if isinstance(condition, str) and (same or "chrom" in condition):
+        with suppress(Exception):  # a condition on columns that these shards do not have
+            rows = (store.index if same else index).query(condition)
+            chroms, names = chroms | _chroms(rows), names | set(rows["name"].astype(str))
+    return chroms, names if same else set()
+
+
+def _chroms(index: pd.DataFrame) -> set[str]:
+    """Chromosomes of graphs; a graph of several is called ``chr2+chr11``."""
+    return {part for c in index["chrom"].unique() for part in str(c).split("+")} if "chrom" in index else set()
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """By which a set of graphs is known again: a hash of their sorted names."""
+    return hashlib.blake2b("\n".join(sorted(map(str, names))).encode(), digest_size=16).hexdigest()
+
+
 def _same_shards(description: Mapping[str, Any], store: ShardStore) -> bool:
-    """Whether a run was trained on these shards, as far as it says: the parameters they were made with are the same."""
+    """Whether a run was trained on these shards: as their hash, or their parameters, tell; without both it may be."""
+    if "shards_hash" in description:
+        content = b"".join((Path(store.path) / name).read_bytes() for name in (DESCRIPTION, INDEX))
+        return bool(description["shards_hash"] == hashlib.blake2b(content, digest_size=16).hexdigest())
     shards = description.get("shards")
     recorded = shards.get("params") if isinstance(shards, Mapping) else None
     return recorded is None or recorded == store.params
-
-
-def _overlap(seen: Mapping[str, Any], index: pd.DataFrame, store: ShardStore) -> bool:
-    """Whether graphs of an index are among those seen; a digest tells that only of all of them."""
-    names = {str(name) for name in index["name"]}
-    if isinstance(seen.get("names"), list):
-        return bool(names & {str(name) for name in seen["names"]})
-    condition = seen.get("where")
-    if isinstance(condition, str):
-        with suppress(Exception):  # a condition on columns that these shards do not have
-            return bool(names & {str(name) for name in store.index.query(condition)["name"]})
-    return seen.get("names_digest") == names_digest(names)

@@ -1,4 +1,4 @@
-"""How far predictions are from expression: errors, likelihoods, correlations, and paired tests. NumPy and SciPy alone.
+"""How far predictions are from expression: errors, likelihoods, correlations. NumPy and SciPy alone.
 
 Functions of arrays stand first; :func:`metrics_table` and :func:`wilcoxon_table` apply them to tables of predictions.
 """
@@ -6,7 +6,7 @@ Functions of arrays stand first; :func:`metrics_table` and :func:`wilcoxon_table
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.models.paired import PairedTest, pair, paired_wilcoxon
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -29,7 +30,6 @@ WINDOW = (-5, 5)
 """Offsets from a gene's bin at which the simulated chromosomes write its expression."""
 PUBLISHED_MASK = (-3, 1)
 """Offsets from a gene's bin that Bell's evaluation counts."""
-EXACT_UP_TO = 50  # pairs; the normal approximation is good beyond
 
 
 # -- of arrays -------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ EXACT_UP_TO = 50  # pairs; the normal approximation is good beyond
 
 def mse(target: ArrayLike, prediction: ArrayLike) -> float:
     """Mean squared error; NaN if there is nothing to compare."""
-    y, p = _pair(target, prediction)
+    y, p = pair(target, prediction)
     with np.errstate(all="ignore"):
         return float(np.mean((y - p) ** 2)) if y.size else np.nan
 
@@ -68,7 +68,7 @@ def poisson_nll(target: ArrayLike, prediction: ArrayLike, *, least: float = LEAS
     >>> poisson_nll([0.0, 1.0], [2.0, 1.0])
     array([2., 1.])
     """
-    y, p = _pair(target, prediction)
+    y, p = pair(target, prediction)
     with np.errstate(all="ignore"):
         rate = np.maximum(p, least)
         found = special.gammaln(y + 1) + rate - special.xlogy(y, rate)
@@ -118,7 +118,7 @@ def log_scale(values: ArrayLike) -> Floats:
 
 def pearson(first: ArrayLike, second: ArrayLike) -> float:
     """Pearson's correlation; NaN if one side is constant, has fewer than two values, or holds NaN or infinity."""
-    x, y = _pair(first, second)
+    x, y = pair(first, second)
     if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return np.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:  # rounding of the mean would leave a constant some variance
@@ -129,7 +129,7 @@ def pearson(first: ArrayLike, second: ArrayLike) -> float:
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's correlation, ties sharing their mean rank; NaN as in :func:`pearson`."""
-    x, y = _pair(first, second)
+    x, y = pair(first, second)
     if np.isnan(x).any() or np.isnan(y).any() or not x.size:
         return np.nan
     return pearson(stats.rankdata(x), stats.rankdata(y))
@@ -171,7 +171,7 @@ def roi_window_mse(target: ArrayLike, prediction: ArrayLike, near: Mask) -> floa
 
     It is above the error over all bins: expression stands near genes, so errors do, too.
     """
-    y, p = _pair(target, prediction)
+    y, p = pair(target, prediction)
     return mse(y[near], p[near])
 
 
@@ -182,90 +182,10 @@ def roi_masked_mse(target: ArrayLike, prediction: ArrayLike, near: Mask) -> floa
     prediction are set to 0 elsewhere, then averaged over the chromosome, hence values below those over all bins. Its
     mask is off centre, from three bins before a gene to one after it.
     """
-    y, p = _pair(target, prediction)
+    y, p = pair(target, prediction)
     if not np.any(near):
         return np.nan  # nothing is known of regions
     return mse(np.where(near, y, 0), np.where(near, p, 0))
-
-
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
-    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 1:
-        raise InputError(f"values of shapes {x.shape} and {y.shape} are not to be compared; want (N,) both")
-    return x, y
-
-
-# -- paired tests ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PairedTest:
-    """Wilcoxon's signed-rank test of one model against another, one-sided."""
-
-    n: int
-    """Pairs, those with NaN left out."""
-    n_differ: int
-    """Pairs that differ; the others say nothing (Wilcoxon's own treatment)."""
-    statistic: float
-    """Sum of the ranks of pairs in which the first is larger. Small if the first is better."""
-    p: float
-    """Of the first being no smaller than the second. NaN without pairs, 1 if no pair differs."""
-    median_difference: float
-    """Of second - first over all pairs: positive if the first is better."""
-
-
-def paired_wilcoxon(first: ArrayLike, second: ArrayLike) -> PairedTest:
-    """Test whether losses of a first model are smaller than those of a second on the same genes.
-
-    Parameters
-    ----------
-    first, second : array, shape (N,)
-        Losses, for instance negative log-likelihoods; smaller is better.
-
-    Returns
-    -------
-    PairedTest
-
-    Notes
-    -----
-    Up to 50 pairs that differ the p-value is exact, given the ties; beyond, it is SciPy's normal approximation with
-    its correction for ties.
-
-    Examples
-    --------
-    >>> paired_wilcoxon([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).p
-    0.125
-    """
-    x, y = _pair(first, second)
-    with np.errstate(all="ignore"):
-        difference = x - y
-    difference = difference[~np.isnan(difference)]
-    n = len(difference)
-    if n == 0:
-        return PairedTest(0, 0, np.nan, np.nan, np.nan)
-    median = float(-np.median(difference)) + 0.0  # no -0
-    differ = difference[difference != 0]
-    if not differ.size:
-        return PairedTest(n, 0, 0.0, 1.0, median)
-    ranks = stats.rankdata(np.abs(differ))
-    statistic = float(ranks[differ > 0].sum())
-    if len(differ) <= EXACT_UP_TO:
-        p = _exact_lower_tail(ranks, statistic)
-    else:
-        p = float(stats.wilcoxon(differ, alternative="less", method="auto").pvalue)
-    return PairedTest(n, len(differ), statistic, p, median)
-
-
-def _exact_lower_tail(ranks: Floats, statistic: float) -> float:
-    """Chance of a sum of ranks as small as this or smaller if each counts with chance 1/2; ranks may be halves."""
-    doubled = np.rint(2 * ranks).astype(np.int64)
-    chance = np.zeros(int(doubled.sum()) + 1)
-    chance[0] = 1.0
-    for rank in doubled:
-        shifted = np.zeros_like(chance)
-        shifted[rank:] = chance[: len(chance) - rank]
-        chance = (chance + shifted) / 2
-    return float(min(1.0, chance[: round(2 * statistic) + 1].sum()))
 
 
 # -- of tables -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from enhancer_dask.errors import InputError
+from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import check_free, is_url
 from enhancer_dask.io.tables import write_parquet, write_tsv
 from enhancer_dask.models.data import shard_loader
@@ -159,11 +160,12 @@ def check_features(run: Run, store: ShardStore) -> None:
 
 def trained_features(description: Mapping[str, Any]) -> list[str] | None:
     """Columns of ``x`` that a run was trained on; None if it does not say."""
-    shards = description.get("shards")
-    shards = shards[0] if isinstance(shards, list) and shards else shards
-    if not isinstance(shards, Mapping):
-        return None
-    names = shards.get("x", shards.get("params", {}).get("x"))
+    names, shards = description.get("x"), description.get("shards")
+    if names is None and isinstance(shards, Mapping):
+        names = shards.get("x", shards.get("params", {}).get("x"))
+    if names is None and isinstance(shards, str):
+        with suppress(StoreError):  # they may have gone since
+            names = ShardStore(Path(shards)).params.get("x")
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
