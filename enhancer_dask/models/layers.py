@@ -178,12 +178,13 @@ class GraphRegAttention(nn.Module):
         own = torch.einsum("nf,hfc->nhc", x, self.kernel_self)
         other = own if self.kernel_neighbour is None else torch.einsum("nf,hfc->nhc", x, self.kernel_neighbour)
         score = (own * self.score_self).sum(-1)[target] + (other * self.score_neighbour).sum(-1)[source]
-        gate = torch.sigmoid(functional.leaky_relu(score.float(), 0.2))  # sums of many want full precision
+        score = score.to(torch.promote_types(score.dtype, torch.float32))  # sums of many want full precision
+        gate = torch.sigmoid(functional.leaky_relu(score, 0.2))
         if weight is not None:
             gate = gate * _not_negative(weight, "graphreg").unsqueeze(1)
         total = 1.0 + gate.new_zeros(len(x), gate.shape[1]).index_add(0, target, gate)
         attention = gate / total[target]
-        out = self.dropout(own).float() / total.unsqueeze(-1)
+        out = self.dropout(own) / total.unsqueeze(-1)
         messages = attention.unsqueeze(-1) * self.dropout(other)[source]
         return out.index_add(0, target, messages).flatten(1), attention
 
