@@ -138,6 +138,41 @@ def n_parameters(model: nn.Module) -> int:
     return total // int(getattr(model, "replicas", 1))
 
 
+BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}
+# Of GraphReg. Its Adam also shrinks the step by 1e-6 of it per window (``decay`` of Keras; no decay of weights), and
+# its counter of epochs without improvement starts at 1 and ends at 5: the fourth one ends the training.
+GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
+SEQUENCE = {**GRAPHREG, "epochs": 100}
+BELLS = "epigenome:EpiGraphReg"
+
 register(
-    # one line each is added beside the class it names; see docs/models.md for the table
-)
+    ModelSpec("epi-cnn", "epigenome:EpiCnn", "convolutions along bins, no contacts (Bell)", training=BELL),
+    ModelSpec("epi-graphreg", BELLS, "convolutions, and GraphReg's attention over contacts (Bell)", training=BELL),
+    *(
+        ModelSpec(name, BELLS, f"Epi-GraphReg's trunk with {what}", {"graph": name, "output": "softplus"}, BELL)
+        for name, what in (
+            ("gcn", "graph convolutions"),
+            ("gat", "softmax attention (GAT)"),
+            ("gatv2", "softmax attention (GATv2)"),
+            ("mean", "the mean over contacts"),
+            ("sum", "the sum over contacts"),
+        )
+    ),
+    ModelSpec(
+        "graphreg-epi-cnn", "fine_epigenome:FineEpigenome", "tracks at 100 bp, dilated convolutions (GraphReg)",
+        {"head": "dilated"}, {**GRAPHREG, "epochs": 100},
+    ),
+    ModelSpec(
+        "graphreg-epi", "fine_epigenome:FineEpigenome", "tracks at 100 bp, attention over contacts (GraphReg)",
+        training=GRAPHREG,
+    ),
+    ModelSpec("seq-tracks", "sequence:SequenceTracks", "tracks at 100 bp from sequence (GraphReg)", training=SEQUENCE),
+    ModelSpec(
+        "seq-cnn", "sequence:SequenceExpression", "sequence, dilated convolutions (GraphReg)",
+        {"head": "dilated"}, SEQUENCE,
+    ),
+    ModelSpec(
+        "seq-graphreg", "sequence:SequenceExpression", "sequence, attention over contacts (GraphReg)",
+        training=SEQUENCE,
+    ),
+)  # fmt: skip

@@ -1,0 +1,400 @@
+"""Expression from DNA: a base that predicts tracks at 100 bp, and Seq-GraphReg and Seq-CNN on top of it.
+
+Sequence is read in pieces of 100 kb, some at a time, and each group of pieces is computed again for the gradient
+instead of kept, so the memory is that of one group however long the window is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import exp, prod
+from pathlib import Path
+from typing import cast
+
+from enhancer_dask.errors import InputError
+from enhancer_dask.models.blocks import DilatedStack, PoolingTrunk, batch_norm, conv, names_of, start_as_keras
+from enhancer_dask.models.data import one_hot
+from enhancer_dask.models.fine_epigenome import TRACKS, head_of, tracks_of
+from enhancer_dask.models.layers import edge_weight as weight_named
+from enhancer_dask.models.registry import Expression
+from enhancer_dask.models.runs import load_model
+from enhancer_dask.models.strands import lengths
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+    from torch.utils.checkpoint import checkpoint
+    from torch_geometric.data import Data
+except ImportError as err:
+    raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+FORMS = ("separate", "end-to-end")
+
+
+class SequenceTracks(Expression):
+    """Tracks in bins of 100 bp from sequence alone: the first stage of Seq-GraphReg.
+
+    ``sequence`` (N, L) codes, or one-hot (N, 4, L), L = 5,000 bp per bin -> tracks (N, T, F), F = L / 100:
+
+    - for each of ``widths`` a convolution (21 bp, then 3), ReLU, batch norm, maximum over 2, 2, 5, 5 and 1: the latent
+      representation, (N, 64, F);
+    - ``dilated`` residual convolutions with dilations 2, 4, ... 64;
+    - for each track a convolution over ``track_kernel`` and exp.
+
+    It learns tracks, not expression: the trainer's hooks :meth:`training_loss` and :meth:`validation_loss` take the
+    mean over tracks of the loss in the bins of ``loss_mask``. ``forward`` has one number per bin for the tables of
+    predictions: the predicted signal of the bin, summed over its tracks and fine bins.
+
+    Parameters
+    ----------
+    tracks : names
+        Node variables to predict, (N, F) each.
+    widths, pools : sequences of int
+        Channels; and pools after all convolutions but the last. Their product divides L.
+    kernel : int
+        Of the first convolution, bp.
+    dilated, track_kernel : int
+    dropout, momentum : float
+        See :class:`enhancer_dask.models.fine_epigenome.FineEpigenome`.
+    dropout_from : int
+        The first convolution with dropout before it: 1 as published, 2 in the end-to-end form.
+    piece : int
+        Bins in a piece of sequence: 20 of 5 kb.
+    at_once : int
+        Pieces that are computed together, and over which batch norm takes its means in training: the published batch.
+
+    References
+    ----------
+    .. [1] Karbalayghareh, Sahin and Leslie (2022), Genome Research 32, 930-944.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracks: str | Sequence[str] = TRACKS,
+        widths: Sequence[int] = (256, 128, 128, 128, 64),
+        pools: Sequence[int] = (2, 2, 5, 5),
+        kernel: int = 21,
+        dilated: int = 6,
+        track_kernel: int = 5,
+        dropout: float = 0.5,
+        dropout_from: int = 1,
+        momentum: float = 0.01,
+        piece: int = 20,
+        at_once: int = 4,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(pools) + 1 or min(pools) < 1:
+            raise InputError(f"widths is {tuple(widths)}, pools {tuple(pools)}; want one more width than pools of >= 1")
+        if piece < 1 or at_once < 1:
+            raise InputError(f"piece is {piece}, at_once {at_once}; want at least 1")
+        self.tracks, self.pools, self.latent = names_of(tracks, "tracks"), tuple(pools), widths[-1]
+        self.piece, self.at_once = piece, at_once
+        self.base = nn.Sequential(*_base(widths, (*pools, 1), kernel, dropout, dropout_from, momentum))
+        self.stack = DilatedStack(widths[-1], dilated, dropout=dropout, momentum=momentum)
+        self.heads = conv(widths[-1], len(self.tracks), track_kernel)
+        start_as_keras(self)
+
+    def forward(self, batch: Data) -> Tensor:
+        """Predicted signal of each bin, shape (N,): see the class."""
+        return self.predict_tracks(batch).sum(dim=(1, 2))
+
+    def predict_tracks(self, batch: Data) -> Tensor:
+        """Predicted tracks, float32, shape (N, T, F)."""
+        return self._in_pieces(batch, self._tracks)
+
+    def latents(self, batch: Data) -> Tensor:
+        """What the tracks are predicted from, shape (N, latent, F)."""
+        return self._in_pieces(batch, self.base)
+
+    def latents_and_tracks(self, batch: Data) -> tuple[Tensor, Tensor]:
+        """Both of them in one pass."""
+        both = self._in_pieces(batch, self._both)
+        return both[:, : self.latent], both[:, self.latent :]
+
+    def training_loss(self, batch: Data, loss: Loss, epoch: int) -> Tensor:
+        """Mean of the losses of the tracks."""
+        return self.validation_loss(batch, loss)
+
+    def validation_loss(self, batch: Data, loss: Loss) -> Tensor:
+        """The same: what early stopping looks at."""
+        return self.track_losses(self.predict_tracks(batch), batch, loss, loss_mask(batch)).mean()
+
+    def track_losses(self, predicted: Tensor, batch: Data, loss: Loss, mask: Tensor) -> Tensor:
+        """Loss of each track, shape (T,), over the fine bins of the bins of a mask (N,)."""
+        truth = tracks_of(batch, self.tracks)
+        if truth.shape != predicted.shape:
+            have, want = truth.shape[2], predicted.shape[2]
+            raise InputError(f"tracks have {have} fine bins per bin; sequence and pools {self.pools} make {want}")
+        fine = mask.unsqueeze(1).expand(-1, predicted.shape[2]).flatten()
+        losses = [loss(predicted[:, t].flatten(), truth[:, t].flatten(), fine) for t in range(len(self.tracks))]
+        return torch.stack(losses)
+
+    def inputs(self, batch: Data) -> dict[str, Tensor]:
+        """Sequence as one-hot, (N, 4, L), which ``forward`` takes in the place of codes."""
+        return {"sequence": _rows(_sequence(batch), 1)}
+
+    def _tracks(self, rows: Tensor) -> Tensor:
+        return self._tracks_of(self.base(rows))
+
+    def _both(self, rows: Tensor) -> Tensor:
+        latents = self.base(rows)
+        return torch.cat([latents.float(), self._tracks_of(latents)], dim=1)
+
+    def _tracks_of(self, latents: Tensor) -> Tensor:
+        return self.heads(self.stack(latents, lambda convolve, now: convolve(now))).float().exp()
+
+    def _in_pieces(self, batch: Data, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of rows (pieces, 4, bp) -> (pieces, C, fine bins) for all bins, shape (N, C, F)."""
+        sequence = _sequence(batch)
+        if sequence.shape[-1] % prod(self.pools):
+            raise InputError(f"pools is {self.pools}; their product must divide the {sequence.shape[-1]} bp of a bin")
+        found = []
+        for start, stop, bins in _groups(lengths(batch), self.piece, self.at_once):
+            part = sequence[start:stop]
+            done = self._run(apply, part, bins)
+            found.append(done.unflatten(2, (bins, -1)).transpose(1, 2).flatten(0, 1))
+        return torch.cat(found)
+
+    def _run(self, apply: Callable[[Tensor], Tensor], part: Tensor, bins: int) -> Tensor:
+        def run(sequence: Tensor) -> Tensor:
+            return apply(_rows(sequence, bins))
+
+        learns = any(p.requires_grad for p in self.parameters()) or part.requires_grad
+        if not (torch.is_grad_enabled() and learns):
+            return run(part)
+        return cast(Tensor, checkpoint(run, part, use_reentrant=False, context_fn=self._contexts))
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), frozen_statistics(self)
+
+
+class SequenceExpression(Expression):
+    r"""Expression from sequence: Seq-GraphReg over contacts, Seq-CNN without them.
+
+    ``sequence`` (N, L), ``edge_index`` (2, E) -> (N,): latents at 100 bp of :class:`SequenceTracks`; three convolutions
+    of ``width`` channels with pools 2, 5, 5 along the whole window
+    (:class:`enhancer_dask.models.blocks.PoolingTrunk`); then the head of
+    :class:`enhancer_dask.models.fine_epigenome.FineEpigenome`, contacts or dilated.
+
+    - ``form="separate"``: the latents are those of a run of seq-tracks, which stay as they are; expression alone is
+      learned.
+    - ``form="end-to-end"``: a smaller base of its own (``base_widths``) learns together with the head, from
+      :math:`\alpha L(expression) + (1 - \alpha) \sum_{tracks} L`,
+      :math:`\alpha = \max(0.01, 1 / (1 + e^{-(epoch - 10)}))`, epochs counted from 1: first the tracks, then expression
+      (:meth:`training_loss`). The losses of tracks take all bins of a window, that of expression those of
+      ``loss_mask``. Validation and so early stopping look at expression.
+
+    Parameters
+    ----------
+    form, head : str
+    base : path
+        Folder of the run, for ``form="separate"``; read again whenever the model is.
+    tracks, base_widths, base_pools, track_kernel, base_dilated, piece, at_once
+        Of the base, for ``form="end-to-end"``; see :class:`SequenceTracks`.
+    width, pools
+        Of the trunk. The product of the pools is that of the fine bins in a bin.
+    graph, graph_layers, heads, head_width, hidden, dilated, dropout, momentum, edge_weight
+        See :class:`enhancer_dask.models.fine_epigenome.FineEpigenome`.
+
+    Notes
+    -----
+    The published end-to-end form also breaks the three convolutions at the ends of the pieces; here only the base does.
+
+    References
+    ----------
+    .. [1] Karbalayghareh, Sahin and Leslie (2022), Genome Research 32, 930-944.
+    """
+
+    def __init__(
+        self,
+        *,
+        form: str = "end-to-end",
+        base: str | Path | None = None,
+        head: str = "contacts",
+        tracks: str | Sequence[str] = TRACKS,
+        base_widths: Sequence[int] = (32, 32, 64, 128, 64),
+        base_pools: Sequence[int] = (2, 2, 5, 5),
+        base_dilated: int = 6,
+        track_kernel: int = 3,
+        piece: int = 20,
+        at_once: int = 4,
+        width: int = 128,
+        pools: Sequence[int] = (2, 5, 5),
+        graph: str = "graphreg",
+        graph_layers: int = 3,
+        heads: int = 4,
+        head_width: int = 32,
+        hidden: int = 64,
+        dilated: int = 8,
+        dropout: float = 0.5,
+        momentum: float = 0.01,
+        edge_weight: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.form, self.edge_weight = form, edge_weight
+        stage = _trained(form, base)
+        if stage is None:
+            stage = SequenceTracks(
+                tracks=tracks, widths=base_widths, pools=base_pools, dilated=base_dilated, track_kernel=track_kernel,
+                dropout=dropout, dropout_from=2, momentum=momentum, piece=piece, at_once=at_once,
+            )  # fmt: skip
+        self.trunk = PoolingTrunk(
+            stage.latent, width, [3] * len(pools), pools, dropout=dropout, momentum=momentum,
+            dropout_first=form == "end-to-end",
+        )  # fmt: skip
+        self.head = head_of(
+            head, width, graph=graph, graph_layers=graph_layers, heads=heads, head_width=head_width, hidden=hidden,
+            dilated=dilated, dropout=dropout, momentum=momentum, weighted=edge_weight is not None,
+        )  # fmt: skip
+        start_as_keras(self)
+        self.base = stage.requires_grad_(form == "end-to-end")
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SequenceExpression:
+        """As in torch; a trained base stays in evaluation."""
+        super().train(mode)
+        if self.form == "separate":
+            self.base.eval()
+        return self
+
+    def forward(self, batch: Data) -> Tensor:
+        """Expression of each bin, shape (N,)."""
+        return self._expression(self.base.latents(batch), batch)
+
+    def predict_tracks(self, batch: Data) -> Tensor:
+        """Tracks as the base predicts them, shape (N, T, F)."""
+        return self.base.predict_tracks(batch)
+
+    def training_loss(self, batch: Data, loss: Loss, epoch: int) -> Tensor:
+        """Loss of an epoch, counted from 0: of expression and, end-to-end, of tracks."""
+        mask = loss_mask(batch)
+        if self.form == "separate":
+            return loss(self(batch), batch.y, mask)
+        latents, tracks = self.base.latents_and_tracks(batch)
+        share = share_of_expression(epoch)
+        of_tracks = self.base.track_losses(tracks, batch, loss, torch.ones_like(mask)).sum()
+        return share * loss(self._expression(latents, batch), batch.y, mask) + (1 - share) * of_tracks
+
+    def edge_gates(self, batch: Data) -> Tensor | None:
+        """Attention of the edges, layer by layer and head by head, (E, graph_layers * heads); None without contacts."""
+        bins = self.trunk(self.base.latents(batch), lengths(batch))
+        return self.head.gates(bins, batch.edge_index, weight_named(batch, self.edge_weight))
+
+    def inputs(self, batch: Data) -> dict[str, Tensor]:
+        """Sequence as one-hot, (N, 4, L)."""
+        return self.base.inputs(batch)
+
+    def _expression(self, latents: Tensor, batch: Data) -> Tensor:
+        sizes = lengths(batch)
+        weight = weight_named(batch, self.edge_weight)
+        return self.head(self.trunk(latents, sizes), sizes, batch.edge_index, weight)
+
+
+def share_of_expression(epoch: int) -> float:
+    """Share of expression in the loss of the end-to-end form.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 0; the published formula counts from 1.
+
+    Examples
+    --------
+    >>> [round(share_of_expression(epoch), 2) for epoch in (0, 7, 9, 11, 20)]
+    [0.01, 0.12, 0.5, 0.88, 1.0]
+    """
+    return max(0.01, 1 / (1 + exp(-(epoch + 1 - 10))))
+
+
+def loss_mask(batch: Data) -> Tensor:
+    """Bins that the loss is taken of, bool, shape (N,); all of them where the graphs do not say."""
+    mask = batch.get("loss_mask")
+    return batch.edge_index.new_ones(int(batch.num_nodes), dtype=torch.bool) if mask is None else mask
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norms remember nothing of what they see: it is seen for the second time."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+class _ConvPool(nn.Module):
+    """Dropout, convolution, ReLU, batch norm, maximum: rows (pieces, C, L) -> (pieces, D, L / pool)."""
+
+    def __init__(self, channels: int, width: int, kernel: int, pool: int, dropout: float, momentum: float) -> None:
+        super().__init__()
+        self.dropout, self.pool = nn.Dropout(dropout), pool
+        self.conv, self.norm = conv(channels, width, kernel), batch_norm(width, momentum)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return functional.max_pool1d(self.norm(functional.relu(self.conv(self.dropout(rows)))), self.pool)
+
+
+def _base(
+    widths: Sequence[int], pools: Sequence[int], kernel: int, dropout: float, dropout_from: int, momentum: float
+) -> Iterator[nn.Module]:
+    channels = 4
+    for i, (width, pool) in enumerate(zip(widths, pools, strict=True)):
+        share = dropout if i >= dropout_from else 0.0
+        yield _ConvPool(channels, width, 3 if i else kernel, pool, share, momentum)
+        channels = width
+
+
+def _trained(form: str, base: str | Path | None) -> SequenceTracks | None:
+    """The first stage as it was trained; None in the end-to-end form."""
+    if form not in FORMS:
+        raise InputError(f"form is {form!r}, want one of {', '.join(FORMS)}")
+    if form == "end-to-end":
+        if base is not None:
+            raise InputError(f"base is {str(base)!r}, but form is 'end-to-end'; want form 'separate'")
+        return None
+    if base is None:
+        raise InputError("form is 'separate': want base, the folder of a run of the model seq-tracks")
+    model = load_model(base)
+    if not isinstance(model, SequenceTracks):
+        raise InputError(f"base {str(base)!r} is a run of another model, want one of seq-tracks")
+    return model
+
+
+def _sequence(batch: Data) -> Tensor:
+    sequence = batch.get("sequence")
+    if sequence is None or sequence.ndim != (3 if sequence.is_floating_point() else 2):
+        found = "none" if sequence is None else f"shape {tuple(sequence.shape)}"
+        raise InputError(f"sequence is wanted as codes (bins, bp) or one-hot (bins, 4, bp), found {found}")
+    return sequence
+
+
+def _rows(sequence: Tensor, bins: int) -> Tensor:
+    """Pieces of some bins each as one-hot rows, float, shape (pieces, 4, bins * bp)."""
+    if sequence.is_floating_point():
+        return sequence.unflatten(0, (-1, bins)).transpose(1, 2).flatten(2)
+    return one_hot(sequence.unflatten(0, (-1, bins)).flatten(1))
+
+
+def _groups(sizes: list[int], piece: int, at_once: int) -> Iterator[tuple[int, int, int]]:
+    """(first bin, last bin + 1, bins in a piece) of pieces of one length that are computed together.
+
+    Every graph is cut from its start; what is left at its end is a shorter piece.
+    """
+    start = 0
+    for size in sizes:
+        end, whole = start + size, start + size // piece * piece
+        while start < whole:
+            stop = min(start + piece * at_once, whole)
+            yield start, stop, piece
+            start = stop
+        if start < end:
+            yield start, end, end - start
+            start = end
