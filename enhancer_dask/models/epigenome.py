@@ -63,7 +63,7 @@ class EpiCnn(Expression):
         """Expression of each bin, shape (N,)."""
         sizes = lengths(batch)
         hidden = run_along(self.encoder, _x(batch, self.in_channels), sizes)
-        return self.output(along(hidden, sizes, self.last).squeeze(1))
+        return self.output(along(hidden, sizes, self.last).squeeze(1).float())
 
 
 class EpiGraphReg(Expression):
@@ -139,7 +139,7 @@ class EpiGraphReg(Expression):
         sizes = lengths(batch)
         hidden, _ = self._messages(batch, sizes)
         hidden = run_along(self.decoder, hidden, sizes)
-        return self.output(along(hidden, sizes, self.last).squeeze(1))
+        return self.output(along(hidden, sizes, self.last).squeeze(1).float())
 
     def edge_gates(self, batch: Data) -> Tensor | None:
         """What each edge was worth, layer by layer and head by head, shape (E, graph_layers * heads)."""

@@ -270,3 +270,14 @@ def test_training__presets_are_published_numbers():
     assert (fine["loss"], fine["lr"], fine["epochs"]) == ("poisson", 2e-4, 200)
     assert SPECS["graphreg-epi-cnn"].training["epochs"] == 100
     assert math.prod(SPECS["graphreg-epi"].known_options()["pools"]) == 50
+
+
+@pytest.mark.parametrize("name", [*BELL, *FINE])
+def test_models__mixed_precision_ends_in_full(name):
+    graph = make_graph(30)
+    options = {"norm": "none"} if name in BELL else {"dropout": 0.0}  # a norm of few bins blows rounding up
+    model = small(name, **options).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(graph)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, model(graph), rtol=0.1, atol=0.02)
