@@ -95,11 +95,11 @@ class EpiGraphReg(Expression):
 
     Notes
     -----
-    The published text says attention, 64 -> 64, on the list of edges, under 100,000 parameters. That leaves room for one
-    kernel a layer, as GAT has it (the model ``gat``, 99,777 parameters). GraphReg's attention has two, so the model
-    ``epi-graphreg`` is 60 channels wide (98,401 parameters), and so are ``gatv2``, ``mean`` and ``sum``. After 30 epochs
-    on the chromosomes with enhancers (one seed, best of validation, 100 test chromosomes) the error of ``epi-graphreg``
-    was 0.17, with 64 channels and a shared kernel 0.26 (60 epochs), that of ``gat`` with a ReLU 0.34.
+    The published text says attention, 64 -> 64, on the list of edges, under 100,000 parameters. That leaves room for
+    one kernel a layer, as GAT has it (the model ``gat``, 99,777 parameters). GraphReg's attention has two, so the model
+    ``epi-graphreg`` is 60 channels wide (98,401 parameters), and so are ``gatv2``, ``mean`` and ``sum``. After 30
+    epochs on the chromosomes with enhancers (one seed, best of validation, 100 test chromosomes) the error of
+    ``epi-graphreg`` was 0.17, with 64 channels and a shared kernel 0.26 (60 epochs), that of ``gat`` with a ReLU 0.34.
 
     References
     ----------
