@@ -144,18 +144,19 @@ BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}
 GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
 SEQUENCE = {**GRAPHREG, "epochs": 100}
 BELLS = "epigenome:EpiGraphReg"
+NARROW = {"width": 60}  # two kernels a layer want it to stay below 100,000 parameters
 
 register(
     ModelSpec("epi-cnn", "epigenome:EpiCnn", "convolutions along bins, no contacts (Bell)", training=BELL),
-    ModelSpec("epi-graphreg", BELLS, "convolutions, and GraphReg's attention over contacts (Bell)", training=BELL),
+    ModelSpec("epi-graphreg", BELLS, "convolutions, and GraphReg's attention over contacts (Bell)", NARROW, BELL),
     *(
-        ModelSpec(name, BELLS, f"Epi-GraphReg's trunk with {what}", {"graph": name, "output": "softplus"}, BELL)
-        for name, what in (
-            ("gcn", "graph convolutions"),
-            ("gat", "softmax attention (GAT)"),
-            ("gatv2", "softmax attention (GATv2)"),
-            ("mean", "the mean over contacts"),
-            ("sum", "the sum over contacts"),
+        ModelSpec(name, BELLS, f"Epi-GraphReg's trunk with {what}", {"graph": name, "output": "softplus", **size}, BELL)
+        for name, size, what in (
+            ("gcn", {}, "graph convolutions"),
+            ("gat", {}, "softmax attention (GAT)"),
+            ("gatv2", NARROW, "softmax attention (GATv2)"),
+            ("mean", NARROW, "the mean over contacts"),
+            ("sum", NARROW, "the sum over contacts"),
         )
     ),
     ModelSpec(
