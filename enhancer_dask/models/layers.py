@@ -19,10 +19,11 @@ try:
     from torch_geometric.data import Data
     from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GraphConv, SimpleConv
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
+    from torch_geometric.utils import softmax
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
-KINDS = ("graphreg", "gcn", "gat", "gatv2", "mean", "sum")
+KINDS = ("graphreg", "general", "gcn", "gat", "gatv2", "mean", "sum")
 
 
 def graph_layer(
@@ -40,8 +41,8 @@ def graph_layer(
     Parameters
     ----------
     kind : str
-        One of ``KINDS``: graphreg is :class:`GraphRegAttention`, gcn :class:`Gcn`, gat and gatv2 :class:`Gat`, mean and
-        sum :class:`Aggregate`.
+        One of ``KINDS``: graphreg is :class:`GraphRegAttention`, general :class:`General`, gcn :class:`Gcn`, gat and
+        gatv2 :class:`Gat`, mean and sum :class:`Aggregate`.
     in_channels, out_channels : int
         Features per bin before and after, all heads together.
     heads : int
@@ -81,6 +82,8 @@ def graph_layer(
     options: dict[str, Any] = {"heads": heads, "dropout": dropout}
     if kind == "graphreg":
         return GraphRegAttention(in_channels, out_channels, shared_kernel=shared_kernel, **options)
+    if kind == "general":
+        return General(in_channels, out_channels, edge_dim=edge_dim, **options)
     shared = kind == "gat" or shared_kernel
     return Gat(kind, in_channels, out_channels, edge_dim=edge_dim, shared_kernel=shared, **options)
 
@@ -187,6 +190,52 @@ class GraphRegAttention(nn.Module):
         out = self.dropout(own) / total.unsqueeze(-1)
         messages = attention.unsqueeze(-1) * self.dropout(other)[source]
         return out.index_add(0, target, messages).flatten(1), attention
+
+
+class General(nn.Module):
+    r"""The layer of Bell's script: a bin keeps its features and adds what attention picks from its neighbours.
+
+    .. math::
+        m_{ij} &= W x_j + b + w_{ij} u \\
+        \alpha_{ij} &= \mathrm{softmax}_j(\mathrm{LeakyReLU}_{0.2}(a \cdot m_{ij})) \\
+        x'_i &= x_i + \sum_j \alpha_{ij} m_{ij}
+
+    over the edges j -> i, for each head; heads are concatenated; :math:`x_i` becomes :math:`W_0 x_i` where the number
+    of channels changes. :math:`u` is there in the weighted form only. With one head this is PyTorch Geometric's
+    ``GeneralConv(attention=True)``, which does not say how much attention each edge got. Dropout acts on the
+    neighbours' features.
+
+    References
+    ----------
+    .. [1] You, Ying and Leskovec (2020), Design space for graph neural networks. NeurIPS 33.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        heads: int = 1,
+        edge_dim: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.message = nn.Linear(in_channels, out_channels)
+        self.keep = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels, bias=False)
+        self.score = nn.Parameter(torch.empty(heads, out_channels // heads))
+        nn.init.uniform_(self.score, *_glorot(heads, out_channels // heads))
+        self.edge = None if edge_dim is None else nn.Parameter(torch.zeros(out_channels))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See the module: features (N, out_channels) and attention of the edges (E, heads)."""
+        source, target = edge_index
+        sent = self.message(self.dropout(x)).index_select(0, source)
+        if self.edge is not None and weight is not None:
+            sent = sent + weight.unsqueeze(1) * self.edge
+        sent = sent.unflatten(1, self.score.shape)
+        attention = softmax(functional.leaky_relu((sent * self.score).sum(-1), 0.2), target, num_nodes=len(x))
+        return self.keep(x).index_add(0, target, (sent * attention.unsqueeze(-1)).flatten(1)), attention
 
 
 class Gcn(nn.Module):

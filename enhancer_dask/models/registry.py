@@ -143,12 +143,14 @@ BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}
 # its counter of epochs without improvement starts at 1 and ends at 5: the fourth one ends the training.
 GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
 SEQUENCE = {**GRAPHREG, "epochs": 100}
+# all chromosomes are one batch, so an epoch is one step
+TWO_WAY = {"loss": "huber", "lr": 1e-2, "batch_size": 64, "epochs": 800, "check_every": 800}
 BELLS = "epigenome:EpiGraphReg"
 NARROW = {"width": 60}  # two kernels a layer want it to stay below 100,000 parameters
 
 register(
     ModelSpec("epi-cnn", "epigenome:EpiCnn", "convolutions along bins, no contacts (Bell)", training=BELL),
-    ModelSpec("epi-graphreg", BELLS, "convolutions, and GraphReg's attention over contacts (Bell)", NARROW, BELL),
+    ModelSpec("epi-graphreg", BELLS, "convolutions, and attention over contacts (Bell)", training=BELL),
     *(
         ModelSpec(name, BELLS, f"Epi-GraphReg's trunk with {what}", {"graph": name, "output": "softplus", **size}, BELL)
         for name, size, what in (
@@ -175,5 +177,13 @@ register(
     ModelSpec(
         "seq-graphreg", "sequence:SequenceExpression", "sequence, attention over contacts (GraphReg)",
         training=SEQUENCE,
+    ),
+    ModelSpec("ridge", "baselines:LinkedWindows", "ridge regression on own and linked windows by offset"),
+    ModelSpec(
+        "nnls", "baselines:LinkedWindows", "the same without negative weights", {"positive": True, "alpha": 0.0},
+    ),
+    ModelSpec(
+        "two-way-windows", "two_way_windows:TwoWayWindows",
+        "windows over contacts, gated by messages between regulators and genes (ours)", training=TWO_WAY,
     ),
 )  # fmt: skip

@@ -43,7 +43,8 @@ class TwoWayWindows(Expression):
         m_{g \to r}^{l+1} &= h\Big(\sum_{r' \in N(g) \setminus r} t_{r'}^l,\ t_r^l,\ \log |N(g)|\Big), \qquad
         s_r^{l+1} = s_r^0 + \sum_{g \ni r} m_{g \to r}^{l+1} \\
         z_{g + o} &\mathrel{+}= \sum_{r \in N(g)} (t_r^L a_o + b_o)^\top X_{r, o}, \qquad
-        y_i = \mathrm{softplus}_\beta(w^\top X_i + z_i) + c
+        y_i = \rho_\epsilon(w^\top X_i + z_i) + c, \qquad
+        \rho_\epsilon(v) = \tfrac12 (v + \sqrt{v^2 + \epsilon^2})
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o; f and h have one hidden layer and are the same in
     every round. So whether a regulator activates or silences is inferred from its own signal and from what its genes
@@ -66,8 +67,8 @@ class TwoWayWindows(Expression):
         Of which so many, the best by validation, are averaged.
     edge_weight : str, optional
         Name of a weight of the edges that shifts the gate and scales the window; None: all edges are alike.
-    sharpness : float
-        beta, per unit of ``y``.
+    softness : float
+        epsilon, in units of ``y``: how far from 0 the bend of the output reaches.
 
     Notes
     -----
@@ -94,20 +95,22 @@ class TwoWayWindows(Expression):
         replicas: int = 8,
         kept: int = 2,
         edge_weight: str | None = None,
-        sharpness: float = 20.0,
+        softness: float = 0.05,
     ) -> None:
         super().__init__()
         if not 1 <= kept <= replicas:
             raise InputError(f"kept is {kept}, want 1 to the {replicas} replicas")
-        if min(reach, rounds) < 0 or min(in_channels, hidden, message_width) < 1 or not sharpness > 0:
+        if min(reach, rounds) < 0 or min(in_channels, hidden, message_width) < 1 or not softness > 0:
             raise InputError("reach and rounds want at least 0, in_channels, hidden and message_width at least 1")
         self.reach, self.rounds, self.replicas, self.kept = reach, rounds, replicas, kept
-        self.edge_weight, self.sharpness = edge_weight, sharpness
+        self.edge_weight, self.softness = edge_weight, softness
         size = in_channels * (2 * reach + 1)
         self.encoder, self.encoder_bias = _random(size, hidden, replicas), _zeros(hidden, replicas)
         self.state, self.state_bias = _random(hidden, replicas), _zeros(replicas)
-        self.message, self.message_bias = _random(3, message_width, replicas), _zeros(message_width, replicas)
-        self.reply, self.reply_bias = _random(message_width, replicas, gain=0.3), _zeros(replicas)
+        self.message = nn.Parameter(torch.randn(replicas, 3, message_width) / math.sqrt(3))
+        self.message_bias = _zeros(replicas, message_width)
+        self.reply = nn.Parameter(torch.randn(replicas, message_width) * 0.3 / math.sqrt(message_width))
+        self.reply_bias = _zeros(replicas)
         self.gated = nn.Parameter(torch.ones(size, replicas))
         self.ungated, self.own, self.own_bias = _zeros(size, replicas), _zeros(size, replicas), _zeros(replicas)
         self.offset = _zeros(replicas)
@@ -130,7 +133,7 @@ class TwoWayWindows(Expression):
         signal = view.own @ self.own + self.own_bias
         if len(view.sides.genes):
             signal = signal + self._linked(view, self._gates(view))
-        return (functional.softplus(signal, beta=self.sharpness) + self.offset).T
+        return (_smooth_relu(signal, self.softness) + self.offset).T
 
     def edge_gates(self, batch: Data) -> Tensor:
         """Gate of each edge, -1 to 1, mean of the best replicas, shape (E, 1)."""
@@ -142,23 +145,28 @@ class TwoWayWindows(Expression):
         at, ends = places(batch, self.reach), sides(batch.edge_index)
         own = windows(batch.x, at, self.reach).flatten(1)
         weight = weight_named(batch, self.edge_weight)
-        return _View(at, ends, own, own[ends.regulators], weight)
+        weight = None if weight is None else weight[:, None]
+        return _View(at, ends, own, own.index_select(0, ends.regulators), weight)
 
     def _gates(self, view: _View) -> Tensor:
         """Gate of each edge, shape (E, R)."""
         ends = view.sides
         first = self._first_state(view.linked)
         n_regulators = torch.bincount(ends.of_target, minlength=len(ends.genes)).to(first.dtype)
-        crowd = n_regulators.log()[ends.of_target][:, None, None] * self.message[2] + self.message_bias
+        crowd = self.message[:, 2, :, None] * n_regulators.log()[ends.of_target] + self.message_bias[..., None]
         state = first
         for _ in range(self.rounds):
             gate = torch.tanh(self._of_edges(state, view))
             heard = gate.new_zeros(len(ends.genes), self.replicas).index_add(0, ends.of_target, gate)
-            others = heard[ends.of_target] - gate
-            said = functional.silu(others[:, None] * self.message[0] + gate[:, None] * self.message[1] + crowd)
-            replies = (said * self.reply).sum(1) + self.reply_bias
-            state = first.index_add(0, ends.of_source, replies)
+            others = heard.index_select(0, ends.of_target) - gate
+            state = first.index_add(0, ends.of_source, self._replies(others, gate, crowd))
         return torch.tanh(self._of_edges(state, view))
+
+    def _replies(self, others: Tensor, gate: Tensor, crowd: Tensor) -> Tensor:
+        """What genes tell their regulators, shape (E, R). Edges are the last axis inside: long rows are quick."""
+        others, gate = others.T[:, None].contiguous(), gate.T[:, None].contiguous()
+        said = functional.silu(others * self.message[:, 0, :, None] + gate * self.message[:, 1, :, None] + crowd)
+        return ((said * self.reply[..., None]).sum(1) + self.reply_bias[:, None]).T
 
     def _first_state(self, linked: Tensor) -> Tensor:
         """State of the regulators from their own windows, shape (U, R); the same for a window and its mirror image."""
@@ -169,25 +177,32 @@ class TwoWayWindows(Expression):
 
     def _of_edges(self, state: Tensor, view: _View) -> Tensor:
         """State of the regulator at the source of each edge, shape (E, R)."""
-        of_source = state[view.sides.of_source]
+        of_source = state.index_select(0, view.sides.of_source)
         return of_source if view.weight is None else of_source + self.shift * view.weight
 
     def _linked(self, view: _View, gates: Tensor) -> Tensor:
         """What the edges bring, shape (N, R)."""
-        ends, window = view.sides, 2 * self.reach + 1
-        if view.weight is None:
-            ungated = gates.new_ones(len(gates), 1)
+        ends, sent = view.sides, view.linked.index_select(0, view.sides.of_source)
+        if view.weight is not None:
+            gates = gates * (1 + self.stretch * view.weight)
+            plain = sent[..., None] * (1 + self.stretch * view.weight)[:, None]
         else:
-            ungated = 1 + self.stretch * view.weight
-            gates = gates * ungated
-        brought = gates.new_zeros(len(ends.genes), view.linked.shape[1], self.replicas)
-        sent = view.linked[ends.of_source][..., None]
-        brought = brought.index_add(0, ends.of_target, sent * (gates[:, None] * self.gated + ungated[:, None] * self.ungated))
-        return put_down(brought.unflatten(1, (-1, window)).sum(1), ends.genes, view.at, self.reach)
+            plain = sent[..., None]
+        heard = gates.new_zeros(len(ends.genes), sent.shape[1], self.replicas)
+        heard = heard.index_add(0, ends.of_target, sent[..., None] * gates[:, None]) * self.gated
+        silent = plain.new_zeros(len(ends.genes), *plain.shape[1:]).index_add(0, ends.of_target, plain)
+        brought = heard + silent * self.ungated
+        brought = brought.unflatten(1, (-1, 2 * self.reach + 1)).sum(1)
+        return put_down(brought, ends.genes, view.at, self.reach)
 
 
-def _random(*shape: int, gain: float = 1.0) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape) * gain / math.sqrt(shape[0]))
+def _smooth_relu(values: Tensor, softness: float) -> Tensor:
+    """A ReLU whose gradient does not die, and that costs a square root."""
+    return (values + torch.sqrt(values.square() + softness**2)) / 2
+
+
+def _random(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) / math.sqrt(shape[0]))
 
 
 def _zeros(*shape: int) -> nn.Parameter:

@@ -50,12 +50,12 @@ def windows(values: Tensor, at: Places, reach: int) -> Tensor:
 
     Examples
     --------
-    >>> batch = Data(x=torch.tensor([[1.0], [2.0], [3.0]]), edge_index=torch.zeros(2, 0, dtype=torch.int64), num_nodes=3)
+    >>> batch = Data(x=torch.tensor([[1.0], [2.0], [3.0]]), edge_index=torch.zeros(2, 0, dtype=torch.int64))
     >>> windows(batch.x, places(batch, 1), 1)[:, 0].tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 0.0]]
     """
     rows = values.new_zeros(at.n_rows, values.shape[1]).index_copy(0, at.of_node, values)
-    return rows.unfold(0, 2 * reach + 1, 1)[at.of_node - reach]
+    return rows.unfold(0, 2 * reach + 1, 1).index_select(0, at.of_node - reach)
 
 
 def put_down(values: Tensor, nodes: Tensor, at: Places, reach: int) -> Tensor:
@@ -74,7 +74,7 @@ def put_down(values: Tensor, nodes: Tensor, at: Places, reach: int) -> Tensor:
     """
     around = at.of_node[nodes][:, None] + torch.arange(-reach, reach + 1, device=nodes.device)
     rows = values.new_zeros(at.n_rows, values.shape[-1])
-    return rows.index_add(0, around.flatten(), values.flatten(0, 1))[at.of_node]
+    return rows.index_add(0, around.flatten(), values.flatten(0, 1)).index_select(0, at.of_node)
 
 
 class Sides(NamedTuple):

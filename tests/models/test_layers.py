@@ -9,13 +9,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
 
 from torch_geometric.data import Batch, Data  # noqa: E402
+from torch_geometric.nn import GeneralConv  # noqa: E402
 
 from enhancer_dask.models.layers import KINDS, edge_weight, graph_layer  # noqa: E402
 
 N, C_IN, C_OUT = 7, 5, 6
 # an edge twice, a bin to itself, bin 5 hears of no other, bin 6 is alone
 EDGES = torch.tensor([[1, 2, 2, 3, 0, 4, 3, 5], [0, 0, 0, 1, 2, 3, 3, 4]])
-ATTENTION = ("graphreg", "gat", "gatv2")
+ATTENTION = ("graphreg", "general", "gat", "gatv2")
 
 
 @pytest.fixture
@@ -74,6 +75,31 @@ def test_graphreg__is_its_masked_dense_formula(x, weights, heads, shared, weight
     close(out[6], np.concatenate([x.numpy()[6] @ kernel for kernel in p["kernel_self"]]))  # alone: all for itself
     for head, want in enumerate(attentions):
         np.testing.assert_allclose(dense(gates.detach()[:, head]), want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("width", [C_IN, C_OUT])
+def test_general__is_general_conv_of_pyg(width, weighted):
+    x = torch.randn(N, C_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weight = torch.linspace(-1, 1, EDGES.shape[1], dtype=torch.float64)[:, None] if weighted else None
+    torch.manual_seed(3)
+    layer = graph_layer("general", C_IN, width, edge_dim=1 if weighted else None).double()
+    theirs = GeneralConv(C_IN, width, in_edge_channels=1 if weighted else None, attention=True).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        theirs.lin_msg.weight.copy_(layer.message.weight)
+        theirs.lin_msg.bias.copy_(layer.message.bias)
+        theirs.att_msg.copy_(layer.score[None])
+        if weighted:
+            theirs.lin_edge.weight.copy_(layer.edge[:, None])
+            theirs.lin_edge.bias.zero_()
+        if width != C_IN:
+            theirs.lin_self.weight.copy_(layer.keep.weight)
+            theirs.lin_self.bias.zero_()
+    out, attention = layer(x, EDGES, None if weight is None else weight[:, 0])
+    close(out, theirs(x, EDGES, edge_attr=weight).detach().numpy())
+    np.testing.assert_allclose(dense(attention.detach()[:, 0]).sum(1), [1, 1, 1, 1, 1, 0, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -233,7 +259,7 @@ def test_graph_layer__negative_weights(x, weights, kind):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("gin", {}, "graph is 'gin', want one of graphreg, gcn, gat, gatv2, mean, sum"),
+        ("gin", {}, "graph is 'gin', want one of graphreg, general, gcn, gat, gatv2, mean, sum"),
         ("gat", {"heads": 4}, "heads is 4, want a divisor of the 6 channels"),
         ("gat", {"heads": 0}, "heads is 0, want a divisor"),
         ("sum", {"heads": 2}, "heads is 2, but graph 'sum' has no attention"),
