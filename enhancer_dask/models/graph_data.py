@@ -219,9 +219,7 @@ class GraphSet:
             "even": even,
         }  # fmt: skip
         if not self.in_memory:
-            return shard_loader(
-                self.store.path, where=self.condition, buffer=BUFFER, num_workers=num_workers, **share
-            )
+            return shard_loader(self.store.path, where=self.condition, buffer=BUFFER, num_workers=num_workers, **share)
         if self._graphs is None:
             self._graphs = read_graphs(self.store, self.index)
         return MemoryBatches(self._graphs, self.index, **share)

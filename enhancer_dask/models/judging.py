@@ -8,10 +8,11 @@ from typing import Any
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.losses import PerBin, mask_of, squared, sums
+from enhancer_dask.models.registry import Expression
 
 try:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch_geometric.data import Data
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
@@ -22,7 +23,7 @@ GENE_MASKS = ("gene_mask", "is_gene")
 
 
 def loss_totals(
-    model: nn.Module,
+    model: Expression,
     batches: Iterable[Data],
     values: PerBin,
     *,
@@ -38,7 +39,7 @@ def loss_totals(
 
 
 def error_totals(
-    model: nn.Module,
+    model: Expression,
     batches: Iterable[Data],
     *,
     device: Any = None,
@@ -64,7 +65,7 @@ def mean_errors(totals: Tensor) -> dict[str, float | None]:
 
 
 def _predictions(
-    model: nn.Module, batches: Iterable[Data], device: Any, context: AbstractContextManager[Any] | None
+    model: Expression, batches: Iterable[Data], device: Any, context: AbstractContextManager[Any] | None
 ) -> Iterable[tuple[Data, Tensor]]:
     """Each batch with the predictions of all replicas, shape (R, N), in evaluation mode."""
     was_training = model.training

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enhancer_dask.clusters import first_error
@@ -56,3 +58,33 @@ def training_options(*layers: Mapping[str, Any]) -> TrainingOptions:
     if isinstance(options.devices, int) and options.devices < 1:
         raise InputError(f"training: key 'devices': want at least 1 (found {options.devices})")
     return options
+
+
+def value_of(text: str) -> Any:
+    """A value as it is typed: JSON, else YAML, else the text itself.
+
+    Examples
+    --------
+    >>> [value_of(text) for text in ("16", "1e-4", "true", "null", "[1, 2]", "relu")]
+    [16, 0.0001, True, None, [1, 2], 'relu']
+    """
+    for read in (json.loads, yaml.safe_load):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
+
+
+def key_and_value(text: str, option: str) -> tuple[str, str]:
+    """``KEY=VALUE`` in two.
+
+    Raises
+    ------
+    InputError
+        If there is no key or no value; names the option of the command line.
+    """
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals and value.strip()):
+        raise InputError(f"{option} is {text!r}; want KEY=VALUE, for instance width=32")
+    return key.strip().replace("-", "_"), value.strip()

@@ -24,6 +24,11 @@ PROCESS_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MA
 _ONE_AT_A_TIME = threading.RLock()  # torch has one stream of random numbers for all threads
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that started the others of a training, or the only one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 class _Stopped(BaseException):
     """Ctrl-C under a name that Lightning does not catch: it would end the process."""
 

@@ -23,6 +23,7 @@ from enhancer_dask.stores import check_schema
 
 try:
     import torch
+    from torch import Tensor
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
@@ -31,6 +32,7 @@ SCHEMA_VERSION = 1
 DESCRIPTION, RESULT, METRICS, TENSORBOARD = "run.json", "result.json", "metrics.csv", "tensorboard"
 BEST, LAST = Path("checkpoints") / "best.ckpt", Path("checkpoints") / "last.ckpt"
 PREFIX = "model."  # of the weights of the model among those of the Lightning module
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -172,3 +174,19 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Write a small file whole or not at all."""
     with staged(file) as work:
         work.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def prefixed(weights: Weights) -> Weights:
+    """Weights of a model under the names that they have in the Lightning module around it."""
+    return {PREFIX + name: value for name, value in weights.items()}
+
+
+def write_weights(file: Path, weights: Weights, epoch: int) -> None:
+    """A checkpoint with the weights of a model."""
+    write_checkpoint(file, {"state_dict": prefixed(weights), "epoch": epoch})
+
+
+def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
+    """A checkpoint of tensors, numbers and texts only, whole or not at all."""
+    with staged(file) as work:
+        torch.save(dict(state), work)

@@ -1,7 +1,8 @@
 """The training loop as Lightning runs it.
 
-One of Lightning's epochs is a round: the passes over the graphs from one validation to the next. Small models take a few
-milliseconds a step, and what Lightning does between epochs would cost as much again.
+One of Lightning's epochs is a round: the passes over the graphs from one validation to the next. Small models take a
+few milliseconds a step, and what Lightning does around a step or an epoch would cost half as much again. So in one
+process, without mixed precision, a round is also one of its steps, and the steps within are taken here.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ from typing import Any
 import numpy as np
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.io.files import staged
 from enhancer_dask.models.graph_data import Batches, GraphSet
 from enhancer_dask.models.judging import error_totals, loss_totals
 from enhancer_dask.models.losses import mask_of, mean_loss, per_bin
 from enhancer_dask.models.options import TrainingOptions
 from enhancer_dask.models.progress import Board, History, Say
 from enhancer_dask.models.registry import Expression
-from enhancer_dask.models.runs import BEST, LAST, METRICS, PREFIX, TENSORBOARD
+from enhancer_dask.models.runs import (
+    BEST,
+    LAST,
+    METRICS,
+    PREFIX,
+    TENSORBOARD,
+    Weights,
+    prefixed,
+    write_checkpoint,
+    write_weights,
+)
 
 try:
     import lightning as L
@@ -33,7 +43,15 @@ except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
 SAVE_EVERY_S = 30.0  # what an interruption may cost, beside the round it falls into
-Weights = dict[str, Tensor]
+
+
+def steps_at_once(options: TrainingOptions) -> bool:
+    """Whether Lightning need not see the single steps: one process, and arithmetic as it is."""
+    return options.devices == 1 and options.strategy == "auto" and options.precision == "32"
+
+
+def _moved(batch: Data, device: torch.device) -> Data:
+    return batch if batch.edge_index.device == device else batch.to(device)
 
 
 class DivergedError(InputError):
@@ -48,18 +66,30 @@ class GraphSets:
     validation: GraphSet
     test: GraphSet
 
+    @property
+    def by_name(self) -> dict[str, GraphSet]:
+        """The same three."""
+        return {"training": self.train, "validation": self.validation, "test": self.test}
+
 
 class Round:
-    """Batches of several passes, one after the other."""
+    """Batches of several passes, one after the other; ``at_once`` all of them are one item, an iterator."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
+    def __init__(self, batches: Batches, *, at_once: bool) -> None:
+        self.batches, self.at_once = batches, at_once
         self.epochs = range(0)
 
     def __len__(self) -> int:
-        return len(self.epochs) * len(self.batches)
+        return 1 if self.at_once else len(self.epochs) * len(self.batches)
 
-    def __iter__(self) -> Iterator[Data]:
+    def __iter__(self) -> Iterator[Any]:
+        steps = self._steps()
+        if self.at_once:
+            yield steps
+        else:
+            yield from steps
+
+    def _steps(self) -> Iterator[Data]:
         for epoch in self.epochs:
             self.batches.set_epoch(epoch)
             yield from self.batches
@@ -84,6 +114,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.model, self.options, self.sets, self.out, self.say = model, options, sets, out, say
+        self.automatic_optimization = not steps_at_once(options)
         self.history = History()
         self.errors: Tensor | None = None
         """Of the best weights on the test graphs, once the training has ended; see :func:`.error_totals`."""
@@ -111,14 +142,16 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> Round:
         """Batches of a round, of the share of this rank."""
+        self.round = Round(self._of_rank(), at_once=not self.automatic_optimization)
+        self._plan()
+        return self.round
+
+    def _of_rank(self) -> Batches:
         options, trainer = self.options, self.trainer
-        batches = self.sets.train.batches(
+        return self.sets.train.batches(
             options.batch_size, shuffle=True, seed=options.seed, rank=trainer.global_rank,
             world_size=trainer.world_size, num_workers=options.num_workers,
         )  # fmt: skip
-        self.round = Round(batches)
-        self._plan()
-        return self.round
 
     def _plan(self) -> None:
         done = self.history.epoch
@@ -144,9 +177,8 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
             fused = self.device.type in ("cpu", "cuda") and not scaled
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             optimiser = torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused)
-        n_batches = -(-(len(self.sets.train) // self.trainer.world_size) // options.batch_size)
         schedule = getattr(self.model, "schedule", None)
-        scheduler = None if schedule is None else schedule(optimiser, n_batches * options.epochs)
+        scheduler = None if schedule is None else schedule(optimiser, len(self._of_rank()) * options.epochs)
         if self._resumed is not None:
             optimiser.load_state_dict(self._resumed["optimiser"])
             if scheduler is not None:
@@ -173,13 +205,30 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         words = np.random.SeedSequence([self.options.seed, self.history.epoch, self.trainer.global_rank])
         torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def transfer_batch_to_device(self, batch: Data, device: torch.device, dataloader_idx: int) -> Data:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches that are kept in memory move once."""
-        return batch if batch.edge_index.device == device else batch.to(device)
+        return _moved(batch, device) if isinstance(batch, Data) else batch
 
-    def training_step(self, batch: Data, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """One step, the rest of which is left to Lightning, or all steps of a round."""
+        per_epoch, first = len(self.round.batches), self.round.epochs.start
+        if self.automatic_optimization:
+            return self._step_loss(batch, first + batch_idx // per_epoch)
+        optimiser: Any = self.trainer.optimizers[0]
+        scheduler: Any = self.lr_schedulers()
+        parameters, clip = [p for group in optimiser.param_groups for p in group["params"]], self.options.gradient_clip
+        for i, one in enumerate(batch):
+            optimiser.zero_grad()
+            self._step_loss(_moved(one, self.device), first + i // per_epoch).backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            optimiser.step()
+            if scheduler is not None:
+                scheduler.step()
+        return None
+
+    def _step_loss(self, batch: Data, epoch: int) -> Tensor:
         """Loss of a batch, the sum of those of all replicas: their gradients do not meet."""
-        epoch = self.round.epochs.start + batch_idx // len(self.round.batches)
         if self._own_loss is not None:
             loss = self._own_loss(batch, self._loss, epoch + 1)
             shown = loss.detach()
@@ -233,9 +282,9 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
 
     def save(self) -> None:
         """Write what going on needs, the best weights, and the table so far."""
-        scheduler = self.lr_schedulers()
+        scheduler: Any = self.lr_schedulers()
         state = {
-            "state_dict": _prefixed(self.model.state_dict()),
+            "state_dict": prefixed(self.model.state_dict()),
             "best": self._best,
             "history": self.history.asdict(),
             "optimiser": self.trainer.optimizers[0].state_dict(),
@@ -244,7 +293,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         }
         if self._best:
             write_weights(self.out / BEST, self._best, self.history.best_epoch)
-        _write(self.out / LAST, state)
+        write_checkpoint(self.out / LAST, state)
         self.history.write(self.out / METRICS)
         self._saved_at = time.monotonic()
 
@@ -280,17 +329,3 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         board = getattr(self, "_board", None)
         if board is not None:
             board.close()
-
-
-def _prefixed(weights: Weights) -> Weights:
-    return {PREFIX + name: value for name, value in weights.items()}
-
-
-def write_weights(file: Path, weights: Weights, epoch: int) -> None:
-    """A checkpoint with the weights of a model."""
-    _write(file, {"state_dict": _prefixed(weights), "epoch": epoch})
-
-
-def _write(file: Path, state: dict[str, Any]) -> None:
-    with staged(file) as work:
-        torch.save(state, work)

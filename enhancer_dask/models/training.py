@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ from enhancer_dask.models.losses import per_bin
 from enhancer_dask.models.options import TrainingOptions as TrainingOptions
 from enhancer_dask.models.options import training_options
 from enhancer_dask.models.progress import History, shown
-from enhancer_dask.models.quiet import alone, quiet
+from enhancer_dask.models.quiet import alone, is_first_process, quiet
 from enhancer_dask.models.registry import Expression, ModelSpec, build, n_parameters, spec
 from enhancer_dask.models.runs import BEST, LAST, METRICS, RESULT, Run, claim, describe, write_json, write_weights
 from enhancer_dask.models.task import DivergedError as DivergedError
-from enhancer_dask.models.task import GraphSets, TrainingTask
+from enhancer_dask.models.task import GraphSets, TrainingTask, steps_at_once
 from enhancer_dask.shard_store import ShardStore
 
 try:
     import lightning as L
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
@@ -49,6 +48,7 @@ def train(
     genome: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    note: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a model on graph shards, or go on with a training that was interrupted.
 
@@ -75,6 +75,8 @@ def train(
         Replace a run with other parameters.
     progress : bool
         Show a bar on standard error if it is a terminal.
+    note : function of a text, optional
+        Is told how many parameters and graphs there are, before the training.
 
     Returns
     -------
@@ -123,6 +125,9 @@ def train(
         if run.is_finished:
             return run
         sets = GraphSets(*(GraphSet(store, where, in_memory=hyper.in_memory) for where in asdict(split).values()))
+        if note is not None and is_first_process():
+            sizes = ", ".join(f"{len(one):,} graphs for {name}" for name, one in sets.by_name.items())
+            note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
         if built.closed_form:
             _fit_at_once(built, hyper, sets, run)
         else:
@@ -163,9 +168,7 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
     values, least = per_bin(hyper.loss, delta=hyper.delta), hyper.batch_size
     losses = {}
     for name, graphs in (("train", sets.train), ("val", sets.validation)):
-        *total, n = loss_totals(
-            model, graphs.batches(graphs.large_batch(least), shuffle=False), values
-        ).tolist()
+        *total, n = loss_totals(model, graphs.batches(graphs.large_batch(least), shuffle=False), values).tolist()
         losses[name] = total[int(model.chosen)] / max(1.0, n)
     history = History(epoch=1, step=1, seconds=seconds)
     history.note([losses["val"]], losses["train"], 0.0, None)
@@ -221,7 +224,8 @@ def _trainer(hyper: TrainingOptions, n_rounds: int, out: Path) -> Any:
     try:
         return L.Trainer(
             accelerator=hyper.accelerator, devices=hyper.devices, strategy=hyper.strategy, precision=hyper.precision,
-            max_epochs=n_rounds, gradient_clip_val=hyper.gradient_clip, default_root_dir=out,
+            max_epochs=n_rounds, default_root_dir=out,
+            gradient_clip_val=None if steps_at_once(hyper) else hyper.gradient_clip,
             plugins=[LightningEnvironment()],  # also inside a job of SLURM: its processes are started here
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
