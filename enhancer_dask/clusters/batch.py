@@ -19,7 +19,7 @@ BODY = """\
 driver=$!
 time_is_up=
 # USR1, not TERM: scancel sends TERM, and what is cancelled must not be queued again
-trap 'time_is_up=yes; kill -TERM $driver; (sleep {patience}; kill -KILL $driver) 2>/dev/null &' USR1
+trap 'time_is_up=yes; kill -TERM $driver; (sleep {patience}; kill -KILL $driver) >/dev/null 2>&1 &' USR1
 wait $driver
 code=$?
 if [ -n "$time_is_up" ]; then

@@ -219,7 +219,10 @@ class GraphSet:
             "even": even,
         }  # fmt: skip
         if not self.in_memory:
-            return shard_loader(self.store.path, where=self.condition, buffer=BUFFER, num_workers=num_workers, **share)
+            own = torch.Generator()  # else PyTorch's loader draws from the numbers of dropout
+            return shard_loader(
+                self.store.path, where=self.condition, buffer=BUFFER, num_workers=num_workers, generator=own, **share
+            )
         if self._graphs is None:
             self._graphs = read_graphs(self.store, self.index)
         return MemoryBatches(self._graphs, self.index, **share)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.losses import PerBin, mask_of, squared, sums
+from enhancer_dask.models.losses import Loss, mask_of, squared, sums
 from enhancer_dask.models.registry import Expression
 
 try:
@@ -20,41 +20,63 @@ except ImportError as err:
 AROUND_GENE = 5
 """A bin up to so many bins from that of a gene is of its region."""
 GENE_MASKS = ("gene_mask", "is_gene")
+Context = Callable[[], AbstractContextManager[Any]]
 
 
 def loss_totals(
     model: Expression,
     batches: Iterable[Data],
-    values: PerBin,
+    loss: Loss,
     *,
     device: Any = None,
-    context: AbstractContextManager[Any] | None = None,
+    context: Context | None = None,
 ) -> Tensor:
-    """Loss of each replica on some graphs, and how many bins count: float64, shape (R + 1,); they add up over ranks."""
-    totals = torch.zeros(1, dtype=torch.float64)
-    for batch, prediction in _predictions(model, batches, device, context):
-        total, n = sums(values(prediction, batch.y), mask_of(batch))
-        totals = totals + torch.cat([total.double().cpu(), torch.tensor([float(n)], dtype=torch.float64)])
+    """Sum of the loss of each replica over the bins that count, and how many they are.
+
+    Returns
+    -------
+    float64 tensor, shape (R + 1,)
+        Of the ranks of a training they add up.
+
+    Notes
+    -----
+    A model that is judged by something else than its expression has ``validation_loss(batch, loss)``, a mean over bins.
+    """
+    own = getattr(model, "validation_loss", None)
+    n_losses = 1 if own is not None else int(getattr(model, "replicas", 1))
+    totals = torch.zeros(n_losses + 1, dtype=torch.float64)  # the shape that all ranks have, also one without a graph
+    with _judged(model):
+        for batch in batches:
+            here = _moved(batch, device)
+            with torch.no_grad(), (context or nullcontext)():
+                if own is not None:
+                    means = own(here, loss).reshape(1)
+                else:
+                    means = loss(model.predictions(here).float(), here.y, mask_of(here))
+            n = _n_bins(here)
+            totals = totals + torch.cat([means.double().cpu() * n, torch.tensor([float(n)], dtype=torch.float64)])
     return totals
 
 
 def error_totals(
-    model: Expression,
-    batches: Iterable[Data],
-    *,
-    device: Any = None,
-    context: AbstractContextManager[Any] | None = None,
+    model: Expression, batches: Iterable[Data], *, device: Any = None, context: Context | None = None
 ) -> Tensor:
     """Squared error of the chosen replica and number of bins, then both in gene regions: float64, shape (4,)."""
     totals = torch.zeros(4, dtype=torch.float64)
-    for batch, prediction in _predictions(model, batches, device, context):
-        error, mask = squared(prediction[int(model.chosen)], batch.y), mask_of(batch)
-        regions = gene_regions(batch)
-        inside = regions if mask is None or regions is None else regions & mask
-        for start, which in ((0, mask), (2, inside)):
-            if start == 0 or inside is not None:
-                total, n = sums(error, which)
-                totals[start : start + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
+    with _judged(model):
+        for batch in batches:
+            here = _moved(batch, device)
+            if "y" not in here:
+                continue
+            with torch.no_grad(), (context or nullcontext)():
+                prediction = model(here).float()
+            error, mask = squared(prediction, here.y), mask_of(here)
+            regions = gene_regions(here)
+            inside = regions if mask is None or regions is None else regions & mask
+            for start, which in ((0, mask), (2, inside)):
+                if start == 0 or inside is not None:
+                    total, n = sums(error, which)
+                    totals[start : start + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
     return totals
 
 
@@ -64,20 +86,25 @@ def mean_errors(totals: Tensor) -> dict[str, float | None]:
     return {"test_mse": error / n if n else None, "roi_mse": inside / n_inside if n_inside else None}
 
 
-def _predictions(
-    model: Expression, batches: Iterable[Data], device: Any, context: AbstractContextManager[Any] | None
-) -> Iterable[tuple[Data, Tensor]]:
-    """Each batch with the predictions of all replicas, shape (R, N), in evaluation mode."""
+@contextmanager
+def _judged(model: Expression) -> Iterator[None]:
+    """The model in evaluation mode for a while."""
     was_training = model.training
     model.eval()
     try:
-        for batch in batches:
-            here = batch if device is None or batch.edge_index.device == device else batch.to(device)
-            with torch.no_grad(), context or nullcontext():
-                prediction = model.predictions(here).float()
-            yield here, prediction
+        yield
     finally:
         model.train(was_training)
+
+
+def _moved(batch: Data, device: Any) -> Data:
+    return batch if device is None or batch.edge_index.device == device else batch.to(device)
+
+
+def _n_bins(batch: Data) -> int:
+    """Bins that count."""
+    mask = mask_of(batch)
+    return int(batch.num_nodes) if mask is None else int(mask.sum())
 
 
 def gene_regions(batch: Data, reach: int = AROUND_GENE) -> Tensor | None:

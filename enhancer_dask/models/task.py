@@ -18,7 +18,7 @@ import numpy as np
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.graph_data import Batches, GraphSet
 from enhancer_dask.models.judging import error_totals, loss_totals
-from enhancer_dask.models.losses import mask_of, mean_loss, per_bin
+from enhancer_dask.models.losses import mask_of, mean_loss
 from enhancer_dask.models.options import TrainingOptions
 from enhancer_dask.models.progress import Board, History, Say
 from enhancer_dask.models.registry import Expression
@@ -118,7 +118,6 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         self.history = History()
         self.errors: Tensor | None = None
         """Of the best weights on the test graphs, once the training has ended; see :func:`.error_totals`."""
-        self._values = per_bin(options.loss, delta=options.delta)
         self._loss = mean_loss(options.loss, delta=options.delta)
         self._own_loss: Callable[..., Tensor] | None = getattr(model, "training_loss", None)
         self._judged_by: dict[GraphSet, Batches] = {}
@@ -230,7 +229,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
     def _step_loss(self, batch: Data, epoch: int) -> Tensor:
         """Loss of a batch, the sum of those of all replicas: their gradients do not meet."""
         if self._own_loss is not None:
-            loss = self._own_loss(batch, self._loss, epoch + 1)
+            loss = self._own_loss(batch, self._loss, epoch)
             shown = loss.detach()
         else:
             losses = self._loss(self.model.predictions(batch).float(), batch.y, mask_of(batch))
@@ -267,8 +266,8 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
     def _validate(self) -> list[float]:
         """Validation loss of each replica."""
         totals = loss_totals(
-            self.model, self._others(self.sets.validation), self._values, device=self.device,
-            context=self.trainer.precision_plugin.val_step_context(),
+            self.model, self._others(self.sets.validation), self._loss, device=self.device,
+            context=self.trainer.precision_plugin.val_step_context,
         )  # fmt: skip
         *total, n = self._over_ranks(totals).tolist()
         return [one / max(1.0, n) for one in total]
@@ -305,7 +304,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         self.take_best()
         totals = error_totals(
             self.model, self._others(self.sets.test), device=self.device,
-            context=self.trainer.precision_plugin.val_step_context(),
+            context=self.trainer.precision_plugin.val_step_context,
         )  # fmt: skip
         self.errors = self._over_ranks(totals)
 

@@ -12,7 +12,7 @@ from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.models.crossing import choose_split
 from enhancer_dask.models.graph_data import GraphSet
 from enhancer_dask.models.judging import error_totals, loss_totals, mean_errors
-from enhancer_dask.models.losses import per_bin
+from enhancer_dask.models.losses import mean_loss
 from enhancer_dask.models.options import TrainingOptions as TrainingOptions
 from enhancer_dask.models.options import training_options
 from enhancer_dask.models.progress import History, shown
@@ -26,8 +26,8 @@ from enhancer_dask.shard_store import ShardStore
 try:
     import lightning as L
     import torch
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
@@ -108,7 +108,7 @@ def train(
     0.17
     """
     store, known = ShardStore(Path(shards)), spec(model)
-    if "y" not in store.variables["nodes"]:
+    if "y" not in store.variables["nodes"] and not hasattr(known.load(), "validation_loss"):
         raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {_names(store)}")
     hyper = training_options(known.training, training or {})
     if hyper.strategy not in STRATEGIES:
@@ -138,20 +138,19 @@ def train(
 def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
     """Options of a model that the shards tell, of those that its class has and its name does not fix.
 
-    ``in_channels``: columns of ``x``; ``tracks``: names of the variables in finer bins, sorted, and ``track_bins``: so
-    many of them in a bin.
+    ``in_channels``: columns of ``x``; ``tracks``: names of the variables in finer bins, sorted.
     """
     nodes = store.variables["nodes"]
-    fine = {
-        name: int(one["shape"][0])
+    fine = [
+        name
         for name, one in sorted(nodes.items())
         if name not in ("x", "y") and len(one["shape"]) == 1 and one["dtype"].startswith("float")
-    }
+    ]
     found: dict[str, Any] = {}
     if "x" in nodes:
         found["in_channels"] = int(nodes["x"]["shape"][0])
     if fine:
-        found |= {"tracks": list(fine), "track_bins": max(fine.values())}
+        found["tracks"] = fine
     wanted = known.known_options()
     return {name: value for name, value in found.items() if name in wanted and name not in known.options}
 
@@ -165,10 +164,10 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
     begin = time.perf_counter()
     model.fit(sets.train.batches(hyper.batch_size, shuffle=False))  # type: ignore[attr-defined, operator]
     seconds = time.perf_counter() - begin
-    values, least = per_bin(hyper.loss, delta=hyper.delta), hyper.batch_size
+    loss, least = mean_loss(hyper.loss, delta=hyper.delta), hyper.batch_size
     losses = {}
     for name, graphs in (("train", sets.train), ("val", sets.validation)):
-        *total, n = loss_totals(model, graphs.batches(graphs.large_batch(least), shuffle=False), values).tolist()
+        *total, n = loss_totals(model, graphs.batches(graphs.large_batch(least), shuffle=False), loss).tolist()
         losses[name] = total[int(model.chosen)] / max(1.0, n)
     history = History(epoch=1, step=1, seconds=seconds)
     history.note([losses["val"]], losses["train"], 0.0, None)

@@ -62,11 +62,11 @@ def trials_of(
         raise InputError(f"seeds is {seeds}, want at least 1")
     first = int((training or {}).get("seed", 0))
     found = []
-    for fold in range(1, N_FOLDS + 1) if folds else [None]:
+    for fold in range(1, N_FOLDS + 1) if folds else [0]:
         for seed in range(first, first + seeds):
-            names = [f"fold-{fold:02d}"] * (fold is not None) + [f"seed-{seed}"] * (fold is None or seeds > 1)
-            labels = {**({} if fold is None else {"fold": fold}), "seed": seed}
-            where = {**(split or {}), **({} if fold is None else {"fold": fold})}
+            of_fold = {"fold": fold} if fold else {}
+            names = [f"fold-{fold:02d}"] * bool(fold) + [f"seed-{seed}"] * (not fold or seeds > 1)
+            labels, where = {**of_fold, "seed": seed}, {**(split or {}), **of_fold}
             found.append(Trial("-".join(names), labels, options or {}, {**(training or {}), "seed": seed}, where))
     return found
 
