@@ -148,7 +148,7 @@ def claim(out: Path, description: Mapping[str, Any], *, overwrite: bool = False)
         try:
             check_params(run.path, _compared(run.description), _compared(description))
         except (ResumeError, StoreError):
-            if not overwrite:
+            if not overwrite and (run.is_finished or (run.path / LAST).exists()):  # else there is nothing to lose
                 raise
             remove_at_once(run.path)
         else:

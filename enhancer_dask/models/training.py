@@ -28,6 +28,7 @@ try:
     import torch
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from torch.nn.parameter import UninitializedParameter
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
@@ -117,6 +118,8 @@ def train(
     split = choose_split(store, train=train, validation=validation, test=test, fold=fold, genome=genome)
     with alone(hyper.seed):
         built = build(model, **chosen)
+        if any(isinstance(p, UninitializedParameter) for p in built.parameters()):  # PyG takes 0 for "not known yet"
+            raise InputError(f"model {model!r}: an option leaves a layer without a size: {_listed(chosen)}")
         description = describe(
             store, model=model, options=chosen, training=hyper.model_dump(), splits=asdict(split),
             parameters=n_parameters(built),
@@ -153,6 +156,10 @@ def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
         found["tracks"] = fine
     wanted = known.known_options()
     return {name: value for name, value in found.items() if name in wanted and name not in known.options}
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none given"
 
 
 def _names(store: ShardStore) -> str:

@@ -280,6 +280,15 @@ def test_train__a_folder_of_something_else_stays(shards, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_train__a_run_that_never_saved_is_replaced(monkeypatch, shards, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(task.TrainingTask, "_step_loss", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(shards, "linear", tmp_path / "run", progress=False)
+    run = train(shards, "linear", tmp_path / "run", training={"lr": 0.5, "epochs": 1}, progress=False)
+    assert run.description["training"]["lr"] == 0.5
+
+
 def test_train__a_damaged_checkpoint(monkeypatch, shards, tmp_path):
     interrupted(monkeypatch, 5, shards, tmp_path / "run", model="linear", training=NOISY)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
