@@ -14,11 +14,14 @@ from enhancer_dask.cli import (
     contacts,
     graphs,
     links,
+    model_figures,
     pairs,
     predicting,
     progress,
+    reproducing,
     runs,
     simulations,
+    training,
 )
 from enhancer_dask.cli.options import say
 from enhancer_dask.cli.signals import Interrupted, outlive_readers, raise_on_signals
@@ -47,11 +50,13 @@ def _main(
 
 # in the order of the help
 for _command in (links.ingest, links.candidates, links.scent, pairs.pairs, pairs.epistasis, pairs.figures,
-                 contacts.contacts, graphs.graphs, predicting.predict, predicting.evaluate, attribution.attribute,
-                 runs.run, runs.demo, progress.status, progress.retry):  # fmt: skip
+                 contacts.contacts, graphs.graphs, training.train, training.tune, predicting.predict,
+                 predicting.evaluate, attribution.attribute, model_figures.model_figures, runs.run, runs.demo,
+                 progress.status, progress.retry):  # fmt: skip
     app.command()(_command)
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(simulations.app, name="simulate")
+app.add_typer(reproducing.app, name="reproduce")
 
 
 def main() -> None:

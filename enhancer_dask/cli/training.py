@@ -1,0 +1,323 @@
+"""Train graph models, and search for their hyper-parameters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from enhancer_dask.cli.options import (
+    Adapt,
+    ClusterFile,
+    Overwrite,
+    ShowProgress,
+    cluster_source,
+    print_result,
+    say,
+)
+from enhancer_dask.errors import InputError
+
+if TYPE_CHECKING:
+    from enhancer_dask.clusters.profiles import SlurmProfile
+
+
+def _list_models(wanted: bool) -> None:
+    if wanted:
+        from enhancer_dask.models.registry import SPECS
+
+        for name, spec in SPECS.items():
+            typer.echo(f"{name:<20} {spec.summary}")
+        raise typer.Exit
+
+
+Shards = Annotated[Path, typer.Argument(help="Folder of graph shards.")]
+Model = Annotated[str, typer.Option(help="Name of the model, see --list-models.")]
+ListModels = Annotated[
+    bool, typer.Option("--list-models", callback=_list_models, is_eager=True, help="Print the models and end.")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Option of the model, JSON or YAML; may be repeated."),
+]
+Depth = Annotated[int | None, typer.Option(help="Layers [default: as the model].")]
+Width = Annotated[int | None, typer.Option(help="Channels [default: as the model].")]
+Heads = Annotated[int | None, typer.Option(help="Heads of attention [default: as the model].")]
+Dropout = Annotated[float | None, typer.Option(help="Share of dropped channels [default: as the model].")]
+Norm = Annotated[str | None, typer.Option(help="Normalisation [default: as the model].")]
+EdgeWeight = Annotated[
+    str | None, typer.Option(help="Weight of the edges, by its name in the shards; none: binary edges.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the graphs at most [default: as the model].")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate [default: as the model].")]
+Loss = Annotated[str | None, typer.Option(help="mse, poisson or huber [default: as the model].")]
+BatchSize = Annotated[int | None, typer.Option(help="Graphs of a step, per process [default: as the model].")]
+Patience = Annotated[
+    int | None, typer.Option(help="Epochs without a better validation before it stops [default: as the model].")
+]
+CheckEvery = Annotated[int | None, typer.Option(help="Epochs from one validation to the next [default: as the model].")]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 penalty [default: as the model].")]
+Clip = Annotated[float | None, typer.Option(help="Largest norm of the gradient [default: as the model].")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and dropout [default: 0].")]
+Precision = Annotated[str | None, typer.Option(help="32, 16-mixed or bf16-mixed [default: 32].")]
+Accelerator = Annotated[str | None, typer.Option(help="auto, cpu, gpu or mps [default: auto].")]
+InMemory = Annotated[
+    bool | None, typer.Option("--in-memory/--stream", help="Keep all graphs in memory [default: below 1 GB].")
+]
+Train = Annotated[
+    str | None, typer.Option(metavar="CONDITION", help="Graphs to train on, a condition over the columns of the index.")
+]
+Validation = Annotated[str | None, typer.Option(metavar="CONDITION", help="Graphs to choose the best epoch by.")]
+Test = Annotated[str | None, typer.Option(metavar="CONDITION", help="Graphs to judge by.")]
+Genome = Annotated[str | None, typer.Option(help="human or mouse, for --fold [default: by the names].")]
+Profile = Annotated[str | None, typer.Option(help="Profile of cluster.yaml: where the trainings run [default: here].")]
+
+
+def train(
+    shards: Shards,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the run, or of several.")],
+    option: Options = None,
+    depth: Depth = None,
+    width: Width = None,
+    heads: Heads = None,
+    dropout: Dropout = None,
+    norm: Norm = None,
+    edge_weight: EdgeWeight = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    loss: Loss = None,
+    batch_size: BatchSize = None,
+    patience: Patience = None,
+    check_every: CheckEvery = None,
+    weight_decay: WeightDecay = None,
+    gradient_clip: Clip = None,
+    seed: Seed = None,
+    precision: Precision = None,
+    accelerator: Accelerator = None,
+    devices: Annotated[str | None, typer.Option(help="Processes, one per GPU; auto: all GPUs [default: 1].")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How they work together, as ddp [default: auto].")] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Processes that read graphs where they are streamed [default: 0].")
+    ] = None,
+    in_memory: InMemory = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    fold: Annotated[
+        str | None, typer.Option(metavar="K|all", help="Run 1 to 10 of the chromosome cross-validation, or all ten.")
+    ] = None,
+    genome: Genome = None,
+    seeds: Annotated[int, typer.Option(help="Trainings that differ by their seed.")] = 1,
+    profile: Profile = None,
+    cluster: ClusterFile = None,
+    adapt: Adapt = None,
+    script: Annotated[
+        bool, typer.Option("--script", help="Print a job script of SLURM for this training, by --profile, and end.")
+    ] = False,
+    list_models: ListModels = False,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model on graph shards. Running it again goes on where it was interrupted."""
+    if script:
+        print(_script(profile, cluster, devices), end="")
+        return
+    whole = _whole(fold)
+    options = _options(
+        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight
+    )
+    training = _given(
+        epochs=epochs, lr=lr, loss=loss, batch_size=batch_size, patience=patience, check_every=check_every,
+        weight_decay=weight_decay, gradient_clip=gradient_clip, seed=seed, precision=precision,
+        accelerator=accelerator, devices=_count(devices), strategy=strategy, num_workers=num_workers,
+        in_memory=in_memory,
+    )  # fmt: skip
+    split = _given(train=train, validation=validation, test=test, genome=genome, fold=None if whole else _number(fold))
+    many = whole or seeds != 1
+    client = None if profile is None and not many else cluster_source(profile or "local", cluster, adapt)
+    if client is not None:
+        from enhancer_dask.models.trials import run_trials, trials_of
+
+        trials = trials_of(folds=whole, seeds=seeds, options=options, training=training, split=split)
+        params = {"folds": whole, "seeds": seeds, "options": options, "training": training, "split": split}
+        table = run_trials(
+            shards, model, out, trials, params, client=client, progress=progress, overwrite=overwrite
+        )  # fmt: skip
+        print_result(_summary(out, table))
+        return
+    from enhancer_dask.models.quiet import is_first_process
+    from enhancer_dask.models.training import train as fit
+
+    run = fit(
+        shards, model, out, options=options, training=training, overwrite=overwrite, progress=progress, note=say, **split
+    )  # fmt: skip
+    if is_first_process():
+        print_result({"run": str(out), **run.result})
+
+
+def tune(
+    shards: Shards,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the table and the runs.")],
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=A,B",
+            help="Values of an option; with --random also LOW:HIGH or log:LOW:HIGH; may be repeated.",
+        ),
+    ],
+    random: Annotated[int | None, typer.Option(help="So many random draws [default: all combinations].")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each combination.")] = 1,
+    option: Options = None,
+    depth: Depth = None,
+    width: Width = None,
+    heads: Heads = None,
+    dropout: Dropout = None,
+    norm: Norm = None,
+    edge_weight: EdgeWeight = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    loss: Loss = None,
+    batch_size: BatchSize = None,
+    patience: Patience = None,
+    check_every: CheckEvery = None,
+    weight_decay: WeightDecay = None,
+    gradient_clip: Clip = None,
+    seed: Seed = None,
+    precision: Precision = None,
+    accelerator: Accelerator = None,
+    in_memory: InMemory = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    fold: Annotated[int | None, typer.Option(help="Run 1 to 10 of the chromosome cross-validation.")] = None,
+    genome: Genome = None,
+    profile: Annotated[str, typer.Option(help="Profile of cluster.yaml: where the trainings run.")] = "local",
+    cluster: ClusterFile = None,
+    adapt: Adapt = None,
+    list_models: ListModels = False,
+    progress: ShowProgress = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model with many hyper-parameters and write a table, best validation first. Running it again finishes what is missing."""
+    client = cluster_source(profile, cluster, adapt)
+    from enhancer_dask.models.tuning import tune as search
+
+    options = _options(
+        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight
+    )
+    training = _given(
+        epochs=epochs, lr=lr, loss=loss, batch_size=batch_size, patience=patience, check_every=check_every,
+        weight_decay=weight_decay, gradient_clip=gradient_clip, seed=seed, precision=precision,
+        accelerator=accelerator, in_memory=in_memory,
+    )  # fmt: skip
+    split = _given(train=train, validation=validation, test=test, genome=genome, fold=fold)
+    table = search(
+        shards, model, out, grid, random=random, seeds=seeds, options=options, training=training, split=split,
+        client=client, progress=progress, overwrite=overwrite,
+    )  # fmt: skip
+    print_result(_summary(out, table))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _options(pairs: Sequence[str] | None, **named: Any) -> dict[str, Any]:
+    """Options of the model: the named ones, then ``--option``."""
+    from enhancer_dask.models.options import key_and_value, value_of
+
+    found = _given(**named)
+    if found.get("edge_weight") == "none":
+        found["edge_weight"] = None
+    for pair in pairs or ():
+        key, value = key_and_value(pair, "--option")
+        found[key] = value_of(value)
+    return found
+
+
+def _whole(fold: str | None) -> bool:
+    return fold == "all"
+
+
+def _number(fold: str | None) -> int | None:
+    if fold is None:
+        return None
+    if not fold.isdigit():
+        raise InputError(f"--fold is {fold!r}; want 1 to 10, or all")
+    return int(fold)
+
+
+def _count(devices: str | None) -> int | str | None:
+    if devices is None or devices == "auto":
+        return devices
+    if not devices.isdigit():
+        raise InputError(f"--devices is {devices!r}; want a number, or auto")
+    return int(devices)
+
+
+def _summary(out: Path, table: Any) -> dict[str, Any]:
+    """Of many trainings, for programs."""
+
+    def mean(name: str) -> float | None:
+        value = float(table[name].mean())
+        return value if value == value else None
+
+    best = table["val_loss"].idxmin() if table["val_loss"].notna().any() else 0
+    return {
+        "table": str(out / "table.parquet"),
+        "n_runs": len(table),
+        "test_mse": mean("test_mse"),
+        "roi_mse": mean("roi_mse"),
+        "best_run": str(out / table["run"][best]),
+        "best_val_loss": mean("val_loss") if len(table) == 1 else float(table["val_loss"].min()),
+    }
+
+
+def _script(profile: str | None, cluster: Path | None, devices: str | None) -> str:
+    """The job script for the command as it was typed."""
+    from enhancer_dask.clusters import read_profile
+    from enhancer_dask.clusters.batch import batch_script
+    from enhancer_dask.clusters.profiles import SlurmProfile
+
+    settings = read_profile(profile or "slurm-gpu", cluster)
+    if not isinstance(settings, SlurmProfile):
+        raise InputError(f"profile {profile!r} is of kind {settings.kind}; --script wants one of kind slurm")
+    command = without_options(sys.argv[1:], flags=("--script",), valued=("--profile", "--cluster", "--adapt"))
+    return batch_script(settings, [*command, *_gpus(settings, command)], processes=_processes(settings, devices))
+
+
+def _gpus(settings: SlurmProfile, command: Sequence[str]) -> list[str]:
+    """What makes a command use the GPUs of its job, unless it says otherwise."""
+    if not settings.gpus or any(word.split("=")[0] in ("--accelerator", "--devices") for word in command):
+        return []
+    several = ["--devices", str(settings.gpus), "--strategy", "ddp"] if settings.gpus > 1 else []
+    return ["--accelerator", "gpu", *several]
+
+
+def _processes(settings: SlurmProfile, devices: str | None) -> int:
+    count = _count(devices)
+    return count if isinstance(count, int) else max(1, settings.gpus)
+
+
+def without_options(words: Sequence[str], *, flags: Sequence[str] = (), valued: Sequence[str] = ()) -> list[str]:
+    """A command line without some options.
+
+    Examples
+    --------
+    >>> without_options(["train", "--script", "--profile", "gpu", "a", "--adapt=0:2"], flags=["--script"],
+    ...                 valued=["--profile", "--adapt"])
+    ['train', 'a']
+    """
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in valued:
+            skip = True
+        elif word not in flags and word.split("=")[0] not in valued:
+            kept.append(word)
+    return kept

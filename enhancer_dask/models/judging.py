@@ -1,0 +1,131 @@
+"""Loss and errors of a model on graphs, summed over batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from enhancer_dask.errors import InputError
+from enhancer_dask.models.losses import Loss, mask_of, squared, sums
+from enhancer_dask.models.registry import Expression
+
+try:
+    import torch
+    from torch import Tensor
+    from torch_geometric.data import Data
+except ImportError as err:
+    raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+AROUND_GENE = 5
+"""A bin up to so many bins from that of a gene is of its region."""
+GENE_MASKS = ("gene_mask", "is_gene")
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+def loss_totals(
+    model: Expression,
+    batches: Iterable[Data],
+    loss: Loss,
+    *,
+    device: Any = None,
+    context: Context | None = None,
+) -> Tensor:
+    """Sum of the loss of each replica over the bins that count, and how many they are.
+
+    Returns
+    -------
+    float64 tensor, shape (R + 1,)
+        Of the ranks of a training they add up.
+
+    Notes
+    -----
+    A model that is judged by something else than its expression has ``validation_loss(batch, loss)``, a mean over bins.
+    """
+    own = getattr(model, "validation_loss", None)
+    n_losses = 1 if own is not None else int(getattr(model, "replicas", 1))
+    totals = torch.zeros(n_losses + 1, dtype=torch.float64)  # the shape that all ranks have, also one without a graph
+    with _judged(model):
+        for batch in batches:
+            here = _moved(batch, device)
+            with torch.no_grad(), (context or nullcontext)():
+                if own is not None:
+                    means = own(here, loss).reshape(1)
+                else:
+                    means = loss(model.predictions(here).float(), here.y, mask_of(here))
+            n = _n_bins(here)
+            totals = totals + torch.cat([means.double().cpu() * n, torch.tensor([float(n)], dtype=torch.float64)])
+    return totals
+
+
+def error_totals(
+    model: Expression, batches: Iterable[Data], *, device: Any = None, context: Context | None = None
+) -> Tensor:
+    """Squared error of the chosen replica and number of bins, then both in gene regions: float64, shape (4,)."""
+    totals = torch.zeros(4, dtype=torch.float64)
+    with _judged(model):
+        for batch in batches:
+            here = _moved(batch, device)
+            if "y" not in here:
+                continue
+            with torch.no_grad(), (context or nullcontext)():
+                prediction = model(here).float()
+            error, mask = squared(prediction, here.y), mask_of(here)
+            regions = gene_regions(here)
+            inside = regions if mask is None or regions is None else regions & mask
+            for start, which in ((0, mask), (2, inside)):
+                if start == 0 or inside is not None:
+                    total, n = sums(error, which)
+                    totals[start : start + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
+    return totals
+
+
+def mean_errors(totals: Tensor) -> dict[str, float | None]:
+    """Mean squared errors, of all bins that count and of those in gene regions; None where there is no such bin."""
+    error, n, inside, n_inside = totals.tolist()
+    return {"test_mse": error / n if n else None, "roi_mse": inside / n_inside if n_inside else None}
+
+
+@contextmanager
+def _judged(model: Expression) -> Iterator[None]:
+    """The model in evaluation mode for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _moved(batch: Data, device: Any) -> Data:
+    return batch if device is None or batch.edge_index.device == device else batch.to(device)
+
+
+def _n_bins(batch: Data) -> int:
+    """Bins that count."""
+    mask = mask_of(batch)
+    return int(batch.num_nodes) if mask is None else int(mask.sum())
+
+
+def gene_regions(batch: Data, reach: int = AROUND_GENE) -> Tensor | None:
+    """Bins up to ``reach`` bins from that of a gene, bool, shape (N,); None if genes are not known.
+
+    Examples
+    --------
+    >>> genes = torch.tensor([False, True, False, False])
+    >>> gene_regions(Data(is_gene=genes, num_nodes=4), reach=1).tolist()
+    [True, True, True, False]
+    """
+    genes = next((batch[name] for name in GENE_MASKS if name in batch), None)
+    if genes is None:
+        return None
+    n = genes.shape[0]
+    graph = batch.get("batch")
+    graph = torch.zeros(n, dtype=torch.int64, device=genes.device) if graph is None else graph
+    centres = genes.nonzero().squeeze(1)
+    near = centres[:, None] + torch.arange(-reach, reach + 1, device=genes.device)
+    inside = near.clamp(0, n - 1)
+    same = (near == inside) & (graph[inside] == graph[centres][:, None])
+    out = torch.zeros(n, dtype=torch.bool, device=genes.device)
+    out[inside[same]] = True
+    return out

@@ -1,0 +1,241 @@
+"""Train a model on graph shards: the one entry for Python, the command line and tasks of a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.models.crossing import choose_split
+from enhancer_dask.models.graph_data import GraphSet
+from enhancer_dask.models.judging import error_totals, loss_totals, mean_errors
+from enhancer_dask.models.losses import mean_loss
+from enhancer_dask.models.options import TrainingOptions as TrainingOptions
+from enhancer_dask.models.options import training_options
+from enhancer_dask.models.progress import History, shown
+from enhancer_dask.models.quiet import alone, is_first_process, quiet
+from enhancer_dask.models.registry import Expression, ModelSpec, build, n_parameters, spec
+from enhancer_dask.models.runs import BEST, LAST, METRICS, RESULT, Run, claim, describe, write_json, write_weights
+from enhancer_dask.models.task import DivergedError as DivergedError
+from enhancer_dask.models.task import GraphSets, TrainingTask, steps_at_once
+from enhancer_dask.shard_store import ShardStore
+
+try:
+    import lightning as L
+    import torch
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from torch.nn.parameter import UninitializedParameter
+except ImportError as err:
+    raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+
+
+def train(
+    shards: str | Path,
+    model: str,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    train: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
+    fold: int | None = None,
+    genome: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    note: Callable[[str], None] | None = None,
+) -> Run:
+    """Train a model on graph shards, or go on with a training that was interrupted.
+
+    Parameters
+    ----------
+    shards : path
+        Folder of :func:`enhancer_dask.graph_shards` or of a simulator.
+    model : str
+        A name of :mod:`enhancer_dask.models.registry`.
+    out : path
+        Folder of the run.
+    options : mapping, optional
+        Of the model's class; what the shards tell (``in_channels``, ``tracks``) need not be given.
+    training : mapping, optional
+        Fields of :class:`TrainingOptions` that shall differ from those the model is known with.
+    train, validation, test : str, optional
+        Conditions over the columns of the index, as pandas has them, for instance ``"chrom not in ['chr1', 'chr2']"``;
+        by default the values of the column ``split``.
+    fold : int, optional
+        Run of the chromosome cross-validation instead: see :func:`.fold_of`.
+    genome : {"human", "mouse"}, optional
+        Whose chromosomes a fold means; by default told from their names.
+    overwrite : bool
+        Replace a run with other parameters.
+    progress : bool
+        Show a bar on standard error if it is a terminal.
+    note : function of a text, optional
+        Is told how many parameters and graphs there are, before the training.
+
+    Returns
+    -------
+    Run
+        Its ``result`` has ``best_epoch``, ``epochs``, ``val_loss``, ``train_s`` (seconds of training, over all calls),
+        ``test_mse``, ``roi_mse`` (bins up to 5 bins from a gene; null where genes are not known), ``n_parameters``.
+        ``run.model()`` is the model with its best weights.
+
+    Raises
+    ------
+    InputError
+        If a name, option or condition is wrong, a chromosome is in two of the sets, or the loss is never finite.
+    ResumeError
+        If ``out`` holds a run with other parameters; names the first.
+    StoreError
+        If the shards are damaged, or the checkpoint to go on from is.
+
+    Notes
+    -----
+    The weights are those of the epoch with the least validation loss. A run that is killed goes on from its last
+    checkpoint, at most half a minute and one round (``check_every`` epochs) back, and ends with the same bits on the
+    CPU. They depend on the seed, and on ``num_workers`` only where graphs are streamed, since each worker shuffles
+    its own; a training leaves torch's random numbers as they were.
+
+    Examples
+    --------
+    >>> run = train("chromosomes", "gcn", "runs/gcn", training={"epochs": 50})  # doctest: +SKIP
+    >>> run.result["test_mse"]  # doctest: +SKIP
+    0.17
+    """
+    store, known = ShardStore(Path(shards)), spec(model)
+    if "y" not in store.variables["nodes"] and not hasattr(known.load(), "validation_loss"):
+        raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {_names(store)}")
+    hyper = training_options(known.training, training or {})
+    if hyper.strategy not in STRATEGIES:
+        raise InputError(f"training: key 'strategy': want one of {', '.join(STRATEGIES)} (found {hyper.strategy!r})")
+    chosen = {**inferred_options(known, store), **(options or {})}
+    split = choose_split(store, train=train, validation=validation, test=test, fold=fold, genome=genome)
+    with alone(hyper.seed):
+        built = build(model, **chosen)
+        if any(isinstance(p, UninitializedParameter) for p in built.parameters()):  # PyG takes 0 for "not known yet"
+            raise InputError(f"model {model!r}: an option leaves a layer without a size: {_listed(chosen)}")
+        description = describe(
+            store, model=model, options=chosen, training=hyper.model_dump(), splits=asdict(split),
+            parameters=n_parameters(built),
+        )  # fmt: skip
+        run = claim(Path(out), description, overwrite=overwrite)
+        if run.is_finished:
+            return run
+        sets = GraphSets(*(GraphSet(store, where, in_memory=hyper.in_memory) for where in asdict(split).values()))
+        if note is not None and is_first_process():
+            sizes = ", ".join(f"{len(one):,} graphs for {name}" for name, one in sets.by_name.items())
+            note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
+        if built.closed_form:
+            _fit_at_once(built, hyper, sets, run)
+        else:
+            _fit_in_steps(built, hyper, sets, run, model, progress)
+    return run
+
+
+def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
+    """Options of a model that the shards tell, of those that its class has and its name does not fix.
+
+    ``in_channels``: columns of ``x``; ``tracks``: names of the variables in finer bins, sorted.
+    """
+    nodes = store.variables["nodes"]
+    fine = [
+        name
+        for name, one in sorted(nodes.items())
+        if name not in ("x", "y") and len(one["shape"]) == 1 and one["dtype"].startswith("float")
+    ]
+    found: dict[str, Any] = {}
+    if "x" in nodes:
+        found["in_channels"] = int(nodes["x"]["shape"][0])
+    if fine:
+        found["tracks"] = fine
+    wanted = known.known_options()
+    return {name: value for name, value in found.items() if name in wanted and name not in known.options}
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none given"
+
+
+def _names(store: ShardStore) -> str:
+    return ", ".join(store.variables["nodes"]) or "none"
+
+
+def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run) -> None:
+    """A model with a closed form: one pass over the graphs."""
+    begin = time.perf_counter()
+    model.fit(sets.train.batches(hyper.batch_size, shuffle=False))  # type: ignore[attr-defined, operator]
+    seconds = time.perf_counter() - begin
+    loss, least = mean_loss(hyper.loss, delta=hyper.delta), hyper.batch_size
+    losses = {}
+    for name, graphs in (("train", sets.train), ("val", sets.validation)):
+        *total, n = loss_totals(model, graphs.batches(graphs.large_batch(least), shuffle=False), loss).tolist()
+        losses[name] = total[int(model.chosen)] / max(1.0, n)
+    history = History(epoch=1, step=1, seconds=seconds)
+    history.note([losses["val"]], losses["train"], 0.0, None)
+    write_weights(run.path / BEST, model.state_dict(), 1)
+    write_weights(run.path / LAST, model.state_dict(), 1)
+    history.write(run.path / METRICS)
+    totals = error_totals(model, sets.test.batches(sets.test.large_batch(least), shuffle=False))
+    _conclude(run, history, mean_errors(totals))
+
+
+def _fit_in_steps(
+    model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, name: str, progress: bool
+) -> None:
+    """Lightning's loop, from the last checkpoint if there is one."""
+    with shown(name, hyper.epochs, progress) as say, quiet():
+        task = TrainingTask(model, hyper, sets, run.path, say=say)
+        if (run.path / LAST).exists():
+            task.resume(_read(run.path / LAST))
+        first = True
+        if task.n_rounds:
+            trainer = _trainer(hyper, task.n_rounds, run.path)
+            trainer.fit(task)
+            first = trainer.is_global_zero
+        else:
+            task.take_best()
+            batches = sets.test.batches(sets.test.large_batch(hyper.batch_size), shuffle=False)
+            task.errors = error_totals(model, batches)
+    if first and task.errors is not None:
+        _conclude(run, task.history, mean_errors(task.errors))
+
+
+def _conclude(run: Run, history: History, errors: Mapping[str, float | None]) -> None:
+    """The last file: with it the run is finished."""
+    result = {
+        "best_epoch": history.best_epoch,
+        "epochs": history.epoch,
+        "val_loss": history.best_loss,
+        **errors,
+        "train_s": round(history.seconds, 3),
+        "n_parameters": run.description["parameters"],
+    }
+    write_json(run.path / RESULT, result)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as err:  # torch raises whatever a damaged file makes it raise
+        raise StoreError(f"{file}: damaged ({str(err).splitlines()[0]}); delete it to begin anew") from err
+
+
+def _trainer(hyper: TrainingOptions, n_rounds: int, out: Path) -> Any:
+    try:
+        return L.Trainer(
+            accelerator=hyper.accelerator, devices=hyper.devices, strategy=hyper.strategy, precision=hyper.precision,
+            max_epochs=n_rounds, default_root_dir=out,
+            gradient_clip_val=None if steps_at_once(hyper) else hyper.gradient_clip,
+            plugins=[LightningEnvironment()],  # also inside a job of SLURM: its processes are started here
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
+        )  # fmt: skip
+    except (MisconfigurationException, ValueError, RuntimeError) as err:
+        where = f"accelerator {hyper.accelerator}, devices {hyper.devices}, precision {hyper.precision}"
+        raise InputError(f"training: {where}: {' '.join(str(err).split())}") from err
