@@ -263,8 +263,8 @@ def undisturbed(store, pairs):
     return scent(store, pairs, seed=3, ladder=up_to(2_500), progress=False)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
+def stopped(kind, workplace):
+    """Stop a driver that has finished some parts; returns these and when they were written."""
     process = start(SLOW, workplace)
     wait_for_parts(workplace, 4, process)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -277,10 +277,16 @@ def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
         assert process.returncode == 128 + kind
         assert f"interrupted ({kind.name}); what is finished is kept" in err
         assert "Traceback" not in err
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive  # no worker outlives its driver
     parts = {p: p.stat().st_mtime_ns for p in (workplace / "links.parquet.parts").glob("part-*")}
     assert len(parts) >= 4
+    return parts
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
+    parts = stopped(kind, workplace)
     again = start(SLOW, workplace)
     wait_for_parts(workplace, len(parts) + 1, again)
     assert {p: p.stat().st_mtime_ns for p in parts} == parts  # no finished part is computed again
@@ -288,6 +294,10 @@ def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
     assert again.returncode == 0, err
     pd.testing.assert_frame_equal(pd.read_parquet(workplace / "links.parquet"), undisturbed, check_exact=True)
     assert not (workplace / "links.parquet.parts").exists()
+
+
+def test_cli__sigterm_is_a_friendly_end_like_ctrl_c(workplace):
+    stopped(signal.SIGTERM, workplace)
 
 
 def test_cli__killed_worker_changes_nothing(workplace, undisturbed):
