@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
 import enhancer_dask as ed
+from enhancer_dask.errors import InputError
 
 
 def test_every_public_name_loads():
@@ -14,6 +18,24 @@ def test_every_public_name_loads():
         assert name in dir(ed)
     with pytest.raises(AttributeError, match="has no attribute 'sent'"):
         _ = ed.sent
+
+
+def test_every_module_imports():
+    names = [module.name for module in pkgutil.walk_packages(ed.__path__, "enhancer_dask.")]
+    assert len(names) > 100
+    refused = [name for name in names if not name.endswith(".__main__") and needs_torch(name)]
+    assert not refused or importlib.util.find_spec("torch_geometric") is None
+
+
+def needs_torch(name):
+    """Import a module; whether it asks for the optional extra, which is the only excuse."""
+    try:
+        importlib.import_module(name)
+    except (ImportError, InputError) as err:
+        if "torch" in str(err) or "enhancer-dask[gnn]" in str(err):
+            return True
+        raise
+    return False
 
 
 @pytest.mark.parametrize("module", ["enhancer_dask", "enhancer_dask.cli"])

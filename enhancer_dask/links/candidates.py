@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import bioframe
 import numpy as np
 import pandas as pd
 
@@ -76,6 +75,8 @@ def candidate_pairs(
             f"genes and peaks share no chromosome: genes have {genes['chrom'].iloc[0]!r}, "
             f"peaks {peaks['chrom'].iloc[0]!r}"
         )
+    import bioframe  # slow to import (it brings matplotlib), and no worker needs it
+
     near = bioframe.overlap(
         _extended(genes, window, anchor),
         _anchored(peaks, anchor),

@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 from distributed import Client
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from enhancer_dask import chunks
 from enhancer_dask.links.candidates import signed_distance
@@ -285,6 +284,8 @@ def benjamini_hochberg(p: Floats) -> Floats:
     >>> benjamini_hochberg(np.array([0.01, np.nan, 0.04]))
     array([0.02,  nan, 0.04])
     """
+    from scipy.stats import false_discovery_control  # slow to import, and no worker needs it
+
     p = np.asarray(p, dtype=np.float64)
     out = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)

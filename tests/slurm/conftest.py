@@ -79,7 +79,7 @@ class Slurm:
 
     def stop(self) -> None:
         self.run("scancel", "--user", str(os.getuid()))
-        self.wait_for_jobs(0, timeout=30)
+        self.wait_for_jobs(0, timeout=60)
         for node in NODES:
             self.kill_node(node)
         self._kill(self.folder / "slurmctld.pid")
@@ -117,11 +117,11 @@ class Slurm:
                     found.append(int(entry.name))
         return sorted(found)
 
-    def wait_for_jobs(self, n: int, *states: str, timeout: float = 60) -> list[str]:
+    def wait_for_jobs(self, n: int, *states: str, timeout: float = 120) -> list[str]:
         """Wait until exactly so many jobs are there; returns their ids."""
         return wait_until(lambda: len(found := self.jobs(*states)) == n and (found or True), timeout, f"{n} jobs")
 
-    def wait_for_nodes(self, state: str, n: int, timeout: float = 60) -> None:
+    def wait_for_nodes(self, state: str, n: int, timeout: float = 120) -> None:
         def enough() -> bool:
             return (
                 self.run("sinfo", "--noheader", "--Node", "--partition=debug", "--format", "%T").split().count(state)

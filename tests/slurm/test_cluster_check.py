@@ -55,7 +55,7 @@ def test_check__a_resource_that_slurm_does_not_have_is_named(profile):
 def test_check__shows_the_log_of_the_probe_at_once(profile):
     message = r"profile 'slurm': 1 job ended before a worker came. The last, job \d+ .*/no/python: No such"
     with pytest.raises(ClusterError, match=message):
-        check("slurm", profile(python="/no/python"), say=lambda _: None, timeout=60)
+        check("slurm", profile(python="/no/python"), say=lambda _: None, timeout=120)
 
 
 def test_check__refuses_workers_that_have_no_memory_for_a_chunk(profile, tmp_path, monkeypatch):

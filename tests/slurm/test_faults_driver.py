@@ -24,10 +24,10 @@ def test_stopped_driver__leaves_no_job(user, slurm, kind, code):
     driver = user.start()
     driver.wait_for_parts(SOME)
     os.killpg(driver.process.pid, kind)  # Ctrl-C reaches the whole group
-    assert driver.finish(20) == code, driver.log.read_text()
+    assert driver.finish(40) == code, driver.log.read_text()
     assert "what is finished is kept" in driver.log.read_text()
     assert "Traceback" not in driver.log.read_text()
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
     found = driver.parts()
     assert len(found) >= SOME
     assert not (user.folder / "links.parquet").exists()
@@ -58,14 +58,14 @@ def test_lost_terminal__under_nohup_the_run_goes_on(user, slurm):
         line = f"nohup {command} >{log} 2>&1 </dev/null & echo $! >{pid_file}; wait"
         os.execve("/bin/bash", ["bash", "-c", line], user.environment)
     parts = user.folder / "links.parquet.parts"
-    wait_until(lambda: len(list(parts.glob("part-*"))) >= SOME, 60, "parts")
+    wait_until(lambda: len(list(parts.glob("part-*"))) >= SOME, 120, "parts")
     os.close(terminal)  # the kernel hangs up on everyone who is at this terminal
     os.waitpid(shell, 0)
     pid = int(pid_file.read_text())
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 120, "the end of the run")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 240, "the end of the run")
     assert '"n_pairs"' in log.read_text()
     user.check_table()
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
 
 
 def test_full_partition__is_waited_for_in_words(user, slurm):
@@ -90,12 +90,12 @@ def test_other_version_on_the_worker__is_refused(user, slurm):
     user.profile(jobs=1, prologue=[f"export PYTHONPATH={user.folder / 'old'}"])
     words = f"enhancer-dask is 0.0.9 on the worker and {enhancer_dask.__version__} on the driver"
     assert words in user.do("cluster", "check", "--profile", "slurm", ok=False)
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
     driver = user.start()
     assert driver.finish() == 6, driver.log.read_text()
     assert words in driver.log.read_text()
     assert "Traceback" not in driver.log.read_text()
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
 
 
 def test_check__reports_the_worker(user, slurm):
@@ -103,7 +103,7 @@ def test_check__reports_the_worker(user, slurm):
     assert "#SBATCH -p debug" in said
     report = json.loads(said.splitlines()[-1])
     assert report
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_full_disk__stops_the_run_with_the_path_and_more_room_lets_it_finish(use
     assert "No space left" in error
     assert str(small_disk / "links.parquet.parts") in error
     assert "Traceback" not in said
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
     assert driver.parts()
     for name in driver.parts():
         pq.read_table(small_disk / "links.parquet.parts" / name)  # what has its name is whole
@@ -141,7 +141,7 @@ def test_poisoned_chunk__is_named_the_others_finish_and_retry_completes(user, sl
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "1 of " in error
     assert "this chunk is poisoned" in error
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
     found = driver.parts()
     status = user.do("status", "links.parquet")
     assert "poisoned" in status

@@ -50,7 +50,7 @@ def test_cancelled_job__is_replaced(user, slurm, holding):
     slurm.run("scancel", before[0])
     holding.wait_for(lambda: len(set(slurm.jobs("R")) - set(before)) == 1, "a job in its place")
     go_on(user, holding)
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
 
 
 def test_killed_worker_process__is_started_anew(user, slurm, holding):
@@ -124,14 +124,14 @@ def test_adapt__from_none_to_three_jobs_and_back(user, slurm, monkeypatch):
         assert slurm.jobs() == []
         run = thread.submit(ed.scent, work.store, work.pairs, **settings, out=out, client=client)
         slurm.wait_for_jobs(3, "R")
-        wait_until(lambda: at_work(client) == 3, 60, "chunks on three workers")
+        wait_until(lambda: at_work(client) == 3, 120, "chunks on three workers")
         user.mend("hold")
-        table = run.result(120)
+        table = run.result(240)
         slurm.wait_for_jobs(0)
         few = ed.scent(work.store, work.pairs, celltype="A", p="saddle", client=client, progress=False)  # and up again
     pd.testing.assert_frame_equal(table, pd.read_parquet(work.reference), check_exact=True)
     assert len(few) == (table["celltype"] == "A").sum()
-    slurm.wait_for_jobs(0, timeout=10)
+    slurm.wait_for_jobs(0, timeout=15)
 
 
 def at_work(client):

@@ -56,30 +56,30 @@ def check_links(user):
 def test_run_sbatch__queues_itself_again_before_the_wall_time(user, folder, slurm):
     user.fault("hold")
     job, log = submit(user, slurm, "--time=1", "--signal=B:USR1@20")
-    wait_until(lambda: state_of(slurm, job)["Restarts"] == "1", 120, "the job in the queue again")
+    wait_until(lambda: state_of(slurm, job)["Restarts"] == "1", 240, "the job in the queue again")
     assert "what is finished is kept" in log()
     assert f"job {job} is queued again" in log()
     user.mend("hold")
     # by itself it begins after two minutes, and may need several more of one minute
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+3", "TimeLimit=10")
-    wait_until(lambda: state_of(slurm, job)["JobState"] == "COMPLETED", 180, "the end of the run")
+    wait_until(lambda: state_of(slurm, job)["JobState"] == "COMPLETED", 300, "the end of the run")
     assert '"n_tested"' in log()
     check_links(user)
 
 
 def test_run_sbatch__on_two_nodes(user, folder, slurm):
     job, log = submit(user, slurm, "--nodes=2")
-    wait_until(lambda: state_of(slurm, job)["JobState"] in ("COMPLETED", "FAILED"), 180, "the end of the run")
+    wait_until(lambda: state_of(slurm, job)["JobState"] in ("COMPLETED", "FAILED"), 300, "the end of the run")
     assert state_of(slurm, job)["JobState"] == "COMPLETED", log()
-    wait_until(lambda: not slurm.pids_of(job), 20, "the end of its scheduler and workers")
+    wait_until(lambda: not slurm.pids_of(job), 60, "the end of its scheduler and workers")
     check_links(user)
 
 
 def test_run_sbatch__cancelled_is_not_queued_again(user, folder, slurm):
     user.fault("hold")
     job, _ = submit(user, slurm)
-    wait_until(lambda: (user.folder / "results" / "links.parquet.parts").exists(), 60, "parts")
+    wait_until(lambda: (user.folder / "results" / "links.parquet.parts").exists(), 120, "parts")
     slurm.run("scancel", job)
-    wait_until(lambda: state_of(slurm, job)["JobState"] == "CANCELLED", 30, "the end of the job")
-    slurm.wait_for_jobs(0, timeout=10)
+    wait_until(lambda: state_of(slurm, job)["JobState"] == "CANCELLED", 90, "the end of the job")
+    slurm.wait_for_jobs(0, timeout=15)
     assert state_of(slurm, job)["Restarts"] == "0"

@@ -42,7 +42,7 @@ def job_of(client):
 def test_cluster__three_jobs_that_know_what_they_have(slurm, profile):
     said = []
     with cluster("slurm", config=profile(), say=said.append) as client:
-        client.wait_for_workers(3, timeout=60)
+        client.wait_for_workers(3, timeout=120)
         assert len(slurm.jobs("R")) == 3
         assert job_of(client) == set(slurm.jobs("R"))
         assert trouble(client) is None
@@ -55,26 +55,26 @@ def test_cluster__three_jobs_that_know_what_they_have(slurm, profile):
 
 def test_cluster__several_processes_a_job_share_its_cores(slurm, profile):
     with cluster("slurm", config=profile(cores=2, processes=2, memory="2GB", jobs=2)) as client:
-        client.wait_for_workers(4, timeout=60)
+        client.wait_for_workers(4, timeout=120)
         assert len(slurm.jobs("R")) == 2
         threads = client.run(lambda: [os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")])
         assert set(map(tuple, threads.values())) == {("1", "1")}
         lost = sorted(job_of(client))[0]
         slurm.run("scancel", lost)
-        wait_until(lambda: len(slurm.jobs("R")) == 2 and lost not in slurm.jobs("R"), 60, "another job")
-        client.wait_for_workers(4, timeout=60)
+        wait_until(lambda: len(slurm.jobs("R")) == 2 and lost not in slurm.jobs("R"), 120, "another job")
+        client.wait_for_workers(4, timeout=120)
         client.cluster.scale(jobs=1)
         slurm.wait_for_jobs(1)
-        wait_until(lambda: len(client.nthreads()) == 2, 30, "two workers of one job")
+        wait_until(lambda: len(client.nthreads()) == 2, 90, "two workers of one job")
 
 
 def test_scancel__is_answered_by_another_job(slurm, profile):
     with cluster("slurm", config=profile(jobs=2)) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=120)
         before = job_of(client)
         slurm.run("scancel", min(before))
-        wait_until(lambda: len(set(slurm.jobs("R")) - before) == 1, 60, "a new job")
-        wait_until(lambda: len(client.nthreads()) == 2, 60, "its worker")
+        wait_until(lambda: len(set(slurm.jobs("R")) - before) == 1, 120, "a new job")
+        wait_until(lambda: len(client.nthreads()) == 2, 120, "its worker")
 
 
 @pytest.fixture
@@ -108,13 +108,13 @@ def test_lifetime__a_chunk_that_outlives_its_jobs_is_given_up(profile):
     with cluster("slurm", config=profile(jobs=1, **keys)) as client:
         client.cluster.scheduler.allowed_failures = 1
         with pytest.raises(KilledWorker):
-            client.submit(time.sleep, 300, pure=False).result(timeout=120)
+            client.submit(time.sleep, 300, pure=False).result(timeout=240)
 
 
 def test_pending__is_said_and_no_error(slurm, profile):
     with cluster("slurm", config=profile(partition="small", jobs=3)) as client:  # one node of two cores
-        client.wait_for_workers(2, timeout=60)
-        assert wait_until(lambda: (found := trouble(client)) and "Resources" in found and found, 30, "a reason") == (
+        client.wait_for_workers(2, timeout=120)
+        assert wait_until(lambda: (found := trouble(client)) and "Resources" in found and found, 90, "a reason") == (
             "1 job pending: Resources"
         )
 
@@ -125,13 +125,13 @@ def test_broken_python__is_an_error_with_the_log(profile):
         cluster("slurm", config=profile(python="/no/python")) as client,
         pytest.raises(ClusterError, match=message),
     ):
-        wait_until(lambda: trouble(client) == "never", 60, "an error")
+        wait_until(lambda: trouble(client) == "never", 120, "an error")
 
 
 def test_bad_node__is_no_reason_to_give_up_before_the_others_have_started(profile):
     node = "case $SLURMD_NODENAME in n1) exit 1;; *) sleep 6;; esac"
     with cluster("slurm", config=profile(jobs=6, prologue=[node])) as client:
-        wait_until(lambda: trouble(client) and len(client.nthreads()) == 4, 60, "workers on the other nodes")
+        wait_until(lambda: trouble(client) and len(client.nthreads()) == 4, 120, "workers on the other nodes")
 
 
 def test_partition_that_does_not_exist__is_an_error(profile):
@@ -157,26 +157,26 @@ def test_controller_away__is_waited_for(slurm, profile, monkeypatch, tmp_path):
     with cluster("slurm", config=profile(jobs=1)) as client:
         assert "1 job refused, will be tried again: sbatch: Unable to contact slurm controller" in trouble(client)
         (tmp_path / "back").touch()
-        client.wait_for_workers(1, timeout=90)
+        client.wait_for_workers(1, timeout=180)
 
 
 def test_adapt__follows_the_chunks_that_are_left(slurm, profile):
     with cluster("slurm", adapt=(0, 3), config=profile(idle_timeout="1 s")) as client:
         assert slurm.jobs() == []
         tell_demand(client, 100)
-        client.wait_for_workers(3, timeout=60)
+        client.wait_for_workers(3, timeout=120)
         tell_demand(client, 0)
         slurm.wait_for_jobs(0)
         tell_demand(client, 1)
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=120)
         tell_demand(client, None)  # a user's own work
-        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=240) == 3
 
 
 def test_adapt__keeps_idle_workers_for_a_while_and_busy_ones(slurm, profile, slow):
     with cluster("slurm", adapt=(0, 2), config=profile(cores=2, processes=2, memory="2GB")) as client:
         tell_demand(client, 4)
-        client.wait_for_workers(4, timeout=60)
+        client.wait_for_workers(4, timeout=120)
         tell_demand(client, 0)  # between two stages
         time.sleep(4)
         assert len(client.nthreads()) == 4
@@ -189,12 +189,12 @@ def test_adapt__keeps_idle_workers_for_a_while_and_busy_ones(slurm, profile, slo
 def test_scale__in_the_middle_of_a_run(slurm, profile, slow):
     with cluster("slurm", config=profile(jobs=1)) as client:
         futures = [client.submit(slow, i, key=f"scale-{i}", pure=False) for i in range(12)]
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=120)
         client.cluster.scale(3)
-        client.wait_for_workers(3, timeout=60)
-        wait(futures, timeout=60, return_when="FIRST_COMPLETED")
+        client.wait_for_workers(3, timeout=120)
+        wait(futures, timeout=120, return_when="FIRST_COMPLETED")
         client.cluster.scale(1)
-        wait(futures, timeout=120)
+        wait(futures, timeout=240)
         assert len(set(client.gather(futures))) > 1
         slurm.wait_for_jobs(1)
 
@@ -223,7 +223,7 @@ def test_scale__submits_a_few_jobs_at_a_time(slurm, profile, slow_sbatch):
 
 def test_interrupt__while_jobs_are_submitted_leaves_none_and_submits_no_more(slurm, profile, slow_sbatch):
     def interrupt():
-        wait_until(lambda: LANES in slow_sbatch(), 60, "submissions")
+        wait_until(lambda: LANES in slow_sbatch(), 120, "submissions")
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -246,7 +246,7 @@ import sys, time
 from enhancer_dask.clusters import cluster
 if __name__ == "__main__":
     with cluster("slurm", config=sys.argv[1]) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=120)
         print("there", flush=True)
         time.sleep(600)
 """
@@ -275,5 +275,5 @@ def test_ctrl_c_twice__leaves_no_job(slurm, driver):
     driver.send_signal(signal.SIGINT)
     time.sleep(0.05)
     driver.send_signal(signal.SIGINT)
-    driver.wait(timeout=60)
+    driver.wait(timeout=120)
     assert slurm.jobs("PD", "R") == []

@@ -41,7 +41,7 @@ class Driver:
     def parts(self) -> set[str]:
         return {path.name for path in (self.folder / f"{OUT}.parts").glob("part-*")}
 
-    def wait_for(self, condition, what: str, timeout: float = 90):
+    def wait_for(self, condition, what: str, timeout: float = 180):
         """Wait for something true while the command runs."""
 
         def ended_or_true():
@@ -57,10 +57,10 @@ class Driver:
     def wait_for_parts(self, n: int) -> None:
         self.wait_for(lambda: len(self.parts()) >= n, f"{n} parts")
 
-    def wait_for_text(self, text: str, timeout: float = 90) -> None:
+    def wait_for_text(self, text: str, timeout: float = 180) -> None:
         self.wait_for(lambda: text in self.log.read_text(), f"the words {text!r}", timeout)
 
-    def finish(self, timeout: float = 120) -> int:
+    def finish(self, timeout: float = 240) -> int:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -132,7 +132,7 @@ class User:
         """Run a short command to its end; returns what it prints on both streams."""
         done = subprocess.run(
             [*COMMAND, *arguments], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
         )  # fmt: skip
         assert (done.returncode == 0) == ok, done.stdout
         assert "Traceback" not in done.stdout
