@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from enhancer_dask._version import __version__
-from enhancer_dask.cli import clusters, contacts, graphs, links, pairs, progress, runs, simulations
+from enhancer_dask.cli import clusters, contacts, graphs, links, model_figures, pairs, progress, runs, simulations
 from enhancer_dask.cli.options import say
 from enhancer_dask.cli.signals import Interrupted, outlive_readers, raise_on_signals
 from enhancer_dask.errors import EnhancerDaskError
@@ -36,7 +36,7 @@ def _main(
 
 # in the order of the help
 for _command in (links.ingest, links.candidates, links.scent, pairs.pairs, pairs.epistasis, pairs.figures,
-                 contacts.contacts, graphs.graphs, runs.run, runs.demo, progress.status, progress.retry):  # fmt: skip
+                 contacts.contacts, graphs.graphs, model_figures.model_figures, runs.run, runs.demo, progress.status, progress.retry):  # fmt: skip
     app.command()(_command)
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(simulations.app, name="simulate")
