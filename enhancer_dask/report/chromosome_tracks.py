@@ -174,10 +174,11 @@ def site_lanes(table: pd.DataFrame, ax: Axes, *, graph: str | None = None) -> Ax
         Only kinds of which there is a site.
     """
     need(table, ["node"], LABEL)
-    kinds = _kinds(table)
-    if not kinds:
+    place = locus(table, graph) if len(table) else None
+    kinds = [] if place is None else _kinds(place.table)
+    if place is None or not kinds:
         return say_empty(ax, "no gene, enhancer or silencer is marked")
-    _lanes(locus(table, graph), ax, kinds)
+    _lanes(place, ax, kinds)
     return ax
 
 
@@ -264,19 +265,21 @@ def tracks(
 
 def _signal_rows(place: Locus) -> list[Row]:
     return [
-        (
-            SIGNAL_HEIGHT,
-            partial(_signal, place, column=column, name=name, colour=SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]),
-        )
+        (SIGNAL_HEIGHT, partial(_signal, place, column=column, name=name, colour=signal_colour(i)))
         for i, (name, column) in enumerate(tracks_of(place.table).items())
     ]
+
+
+def signal_colour(i: int) -> str:
+    """Colour of the i-th signal; they repeat."""
+    return SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]
 
 
 def _expression_rows(place: Locus, columns: dict[str, str], layout: Layout) -> list[Row]:
     colours = colours_of(list(columns))
     if layout == "overlaid" or len(columns) == 1:
         return [(EXPRESSION_HEIGHT, partial(_expression, place, columns=columns, colours=colours, name="expression"))]
-    rows = []
+    rows: list[Row] = []
     for model, column in columns.items():
         name = f"{model}\n{_agreement(place, column)}"
         draw = partial(_expression, place, columns={model: column}, colours=colours, name=name)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.report.chromosome_tracks import SIGNAL_COLOURS, SIGNAL_HEIGHT, Row, signal_track, stack
+from enhancer_dask.report.chromosome_tracks import SIGNAL_HEIGHT, Row, signal_colour, signal_track, stack
 from enhancer_dask.report.columns import need, numbers
 from enhancer_dask.report.locus import LABEL, NEGATIVE, POSITIVE, Locus, locus, name_row, of_graph, tracks_of
 from enhancer_dask.report.style import DARK, GREY, RASTERISE_ABOVE, house_style, say_empty, tidy
@@ -320,8 +320,7 @@ def gene_locus(
 
 
 def _signal_row(table: pd.DataFrame, graph: str | None, name: str, column: str, i: int) -> Row:
-    colour = SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]
-    return SIGNAL_HEIGHT, partial(signal_track, table, column=column, name=name, colour=colour, graph=graph)
+    return SIGNAL_HEIGHT, partial(signal_track, table, column=column, name=name, colour=signal_colour(i), graph=graph)
 
 
 def _linked_places(place: Locus, edges: pd.DataFrame | None, gene: int) -> Floats:

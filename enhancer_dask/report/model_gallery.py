@@ -24,7 +24,7 @@ from enhancer_dask.report.locus import LABEL, flags, of_graph, predictions_of
 from enhancer_dask.report.model_bars import METRICS, model_bars
 from enhancer_dask.report.prediction_scatter import prediction_scatters
 from enhancer_dask.report.save import save
-from enhancer_dask.report.style import house_style, new_axes, new_figure
+from enhancer_dask.report.style import new_axes, new_figure
 from enhancer_dask.report.training_curves import training_curves
 
 Table: TypeAlias = pd.DataFrame | str | Path
@@ -131,7 +131,6 @@ def _figure(ax: Axes) -> Figure:
     return figure
 
 
-@house_style
 def _of_predictions(
     predictions: pd.DataFrame,
     edges: pd.DataFrame | None,

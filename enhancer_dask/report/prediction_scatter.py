@@ -118,6 +118,8 @@ def _cloud(ax: Axes, found: Agreement) -> None:
         ("other bins", SKY, 4.0, ~found.gene),
         ("bins of genes", VERMILLION, 7.0, found.gene),
     ):
+        if not some.any():
+            continue
         x, y = found.true[some], found.predicted[some]
         kept = thin(x, y)
         ax.scatter(
