@@ -36,7 +36,8 @@ def _main(
 
 # in the order of the help
 for _command in (links.ingest, links.candidates, links.scent, pairs.pairs, pairs.epistasis, pairs.figures,
-                 contacts.contacts, graphs.graphs, model_figures.model_figures, runs.run, runs.demo, progress.status, progress.retry):  # fmt: skip
+                 contacts.contacts, graphs.graphs, model_figures.model_figures, runs.run, runs.demo, progress.status,
+                 progress.retry):  # fmt: skip
     app.command()(_command)
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(simulations.app, name="simulate")

@@ -761,6 +761,7 @@ def test_draw_models__draws_what_the_tables_allow(
 
 
 def test_draw_models__one_graph_one_gene_and_logarithms_for_long_tails(predictions, gates, tmp_path):
+    predictions = predictions.drop(columns="prediction_cnn")
     predictions.loc[0, "y"] = 1_000.0
     gene = int(gates.loc[gates["graph"] == "test-000001", "target"].iloc[-1])
     drawn = draw_models(tmp_path, predictions=predictions, gates=gates, graph="test-000001", gene=gene)
@@ -784,32 +785,48 @@ def test_draw_models__says_what_is_missing_and_writes_nothing(predictions, edges
 
 
 def test_save__figures_of_models_are_the_same_bytes(predictions, edges, gates, gene, bins, many, tmp_path):
+    predictions, gates = (
+        predictions.drop(columns=["prediction_cnn", "track_accessibility"]),
+        gates[gates["target"] == gene],
+    )
+
     def drawn(folder):
         figures = {
-            "tracks": tracks(predictions, new_figure(), edges=edges),
-            "arcs": contact_arcs(bins, many, new_axes(), strongest=1_500).figure,
+            "tracks": tracks(predictions, new_figure()),
+            "arcs": contact_arcs(bins, many, new_axes(), strongest=1_001).figure,
             "gene": gene_locus(predictions, new_figure(), gene=gene, gates=gates),
-            "architecture": architecture(CNN, new_figure()),
         }
         return [file for name, figure in figures.items() for file in save(figure, tmp_path / folder / name)]
 
     first, second = drawn("a"), drawn("b")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     assert "data:image/png" in (tmp_path / "a" / "arcs.svg").read_text()
-    assert "data:image/png" not in (tmp_path / "a" / "architecture.svg").read_text()
+    assert "data:image/png" not in (tmp_path / "a" / "gene.svg").read_text()
+
+
+def test_new_figure__places_are_rounded_and_stay_in_the_layout():
+    figure = new_figure()
+    axes = figure.subplots(2, 1)
+    for k in range(2):
+        axes[0].set_ylabel("\n" * k + "label")
+        figure.draw_without_rendering()
+        places = np.array([ax.get_position(original=True).bounds for ax in axes])
+        np.testing.assert_array_equal(places, np.round(places, 6))
+        assert all(ax.get_in_layout() for ax in axes)
+        assert places[0, 0] > 0.1 * (k + 1)  # room was made for the longer label
 
 
 # -- command -----------------------------------------------------------------------------------------------------
 
 
 def test_command__draws_the_bars_of_a_table_alone(table, tmp_path):
-    table.to_csv(tmp_path / "table.csv", index=False)
+    table.drop(columns="roi_mse").to_csv(tmp_path / "table.csv", index=False)
     done = CliRunner().invoke(
         app, ["model-figures", "--table", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
     names = sorted(file.split("/")[-1] for file in json.loads(done.stdout)["figures"])
-    assert names == ["models_roi_mse.png", "models_roi_mse.svg", "models_test_mse.png", "models_test_mse.svg"]
+    assert names == ["models_test_mse.png", "models_test_mse.svg"]
 
 
 @pytest.mark.parametrize(
