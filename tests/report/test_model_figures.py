@@ -801,7 +801,7 @@ def test_save__figures_of_models_are_the_same_bytes(predictions, edges, gates, g
     first, second = drawn("a"), drawn("b")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     assert "data:image/png" in (tmp_path / "a" / "arcs.svg").read_text()
-    assert "data:image/png" not in (tmp_path / "a" / "gene.svg").read_text()
+    assert "data:image/png" not in (tmp_path / "a" / "tracks.svg").read_text()
 
 
 def test_new_figure__places_are_rounded_and_stay_in_the_layout():
@@ -863,7 +863,7 @@ def test_command__draws_what_trained_models_predict(metrics, tmp_path, monkeypat
         def edge_gates(self, batch):
             return batch.edge_attr[:, :1]
 
-    simulate_chromosomes(tmp_path / "shards", preset_design("silencers", bins=200), n_train=1, n_validation=1, n_test=2)
+    simulate_chromosomes(tmp_path / "shards", preset_design("silencers", bins=300), n_train=1, n_validation=1, n_test=2)
     monkeypatch.setattr(Run, "model", lambda run: Gated().eval())
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
