@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from enhancer_dask.models.runs import Run
     from enhancer_dask.report.architecture import Layer
 
+NO_LAYERS = ("Dropout", "Identity")  # do nothing to a prediction
 SITES = ("is_enhancer", "is_silencer")  # known of simulated chromosomes; predictions do not carry them
 
 
@@ -163,26 +164,35 @@ def _of_models(runs: dict[str, Run], graph: Graph) -> dict[str, Any]:
 def layers_of(model: Any, batch: Any) -> list[Layer]:
     """Layers of a model in the order in which a batch passes them: name, output shape, parameters.
 
-    A layer is a module without modules inside, or one with weights of its own, then with all that is inside.
+    A layer is a module without modules inside, or one with weights of its own, then with all that is inside. Weights
+    that serve again are counted once; those of the model itself, outside of layers, stand at the end.
     """
     found: list[Layer] = []
+    counted: set[int] = set()
+
+    def n_new(module: Any) -> int:
+        new = {id(p): p.numel() for p in module.parameters() if p.requires_grad and id(p) not in counted}
+        counted.update(new)
+        return sum(new.values())
 
     def note(module: Any, _: Any, output: Any) -> None:
-        n = sum(p.numel() for p in module.parameters())
-        found.append((_named(module), tuple(getattr(output, "shape", ())), n))
+        found.append((_named(module), tuple(getattr(output, "shape", ())), n_new(module)))
 
     handles = [module.register_forward_hook(note) for module in _layers_in(model)]
     try:
-        model(batch)
+        output = model(batch)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    rest = n_new(model)
+    return [*found, (type(model).__name__, tuple(output.shape), rest)] if rest else found
 
 
 def _layers_in(module: Any) -> list[Any]:
     found = []
     for child in module.children():
+        if type(child).__name__ in NO_LAYERS:
+            continue
         whole = not list(child.children()) or any(True for _ in child.parameters(recurse=False))
         found += [child] if whole else _layers_in(child)
     return found

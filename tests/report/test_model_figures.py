@@ -882,6 +882,25 @@ def test_command__draws_what_trained_models_predict(metrics, tmp_path, monkeypat
     assert "Linear" in (tmp_path / "out" / "architecture_one.svg").read_text()
 
 
+def test_layers_of__counts_each_weight_once_in_the_order_of_the_computation():
+    torch = pytest.importorskip("torch")
+    from enhancer_dask.cli.model_figures import layers_of
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = torch.nn.Linear(4, 1), torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
+            self.dropout, self.scale = torch.nn.Dropout(), torch.nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.last(self.dropout(self.first(self.first(x)))) * self.scale.sum()
+
+    assert layers_of(Model(), torch.zeros(5, 4)) == [
+        ("Linear", (5, 4), 20), ("ReLU", (5, 4), 0), ("Linear", (5, 4), 0), ("ReLU", (5, 4), 0), ("Linear", (5, 1), 5),
+        ("Model", (5, 1), 3),
+    ]  # fmt: skip
+
+
 def test_command__draws_training_curves_of_runs_alone(metrics, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("torch_geometric")
