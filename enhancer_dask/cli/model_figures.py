@@ -176,7 +176,8 @@ def layers_of(model: Any, batch: Any) -> list[Layer]:
         return sum(new.values())
 
     def note(module: Any, _: Any, output: Any) -> None:
-        found.append((_named(module), tuple(getattr(output, "shape", ())), n_new(module)))
+        first = output[0] if isinstance(output, tuple) else output  # what comes beside it, for instance gates
+        found.append((_named(module), tuple(getattr(first, "shape", ())), n_new(module)))
 
     handles = [module.register_forward_hook(note) for module in _layers_in(model)]
     try:
