@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -54,10 +55,23 @@ def house_style(draw: Callable[P, R]) -> Callable[P, R]:
     return styled
 
 
+class SteadyLayout(ConstrainedLayoutEngine):
+    """Constrained layout with the same places every time: the last digits of its solver depend on memory addresses."""
+
+    def execute(self, fig: Figure) -> Any:
+        """Place the axes."""
+        done = super().execute(fig)
+        for ax in fig.axes:
+            if ax.get_in_layout():
+                ax.set_position(np.round(ax.get_position(original=True).bounds, 6).tolist(), which="original")
+                ax.set_in_layout(True)
+        return done
+
+
 @house_style
 def new_figure(width: float = 3.6, height: float = 3.2) -> Figure:
     """An empty figure, size in inches, that keeps labels from overlapping."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=SteadyLayout())
 
 
 @house_style
