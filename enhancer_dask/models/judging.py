@@ -8,6 +8,7 @@ from typing import Any
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.losses import Loss, mask_of, squared, sums
+from enhancer_dask.models.metrics import PUBLISHED_MASK, WINDOW
 from enhancer_dask.models.registry import Expression
 
 try:
@@ -17,8 +18,6 @@ try:
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
-AROUND_GENE = 5
-"""A bin up to so many bins from that of a gene is of its region."""
 GENE_MASKS = ("gene_mask", "is_gene")
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -61,8 +60,11 @@ def loss_totals(
 def error_totals(
     model: Expression, batches: Iterable[Data], *, device: Any = None, context: Context | None = None
 ) -> Tensor:
-    """Squared error of the chosen replica and number of bins, then both in gene regions: float64, shape (4,)."""
-    totals = torch.zeros(4, dtype=torch.float64)
+    """Squared error and number of bins, float64, shape (6,): of all that count, and of two kinds of gene regions.
+
+    The regions are ``WINDOW`` and ``PUBLISHED_MASK`` of :mod:`enhancer_dask.models.metrics`.
+    """
+    totals = torch.zeros(6, dtype=torch.float64)
     with _judged(model):
         for batch in batches:
             here = _moved(batch, device)
@@ -71,19 +73,26 @@ def error_totals(
             with torch.no_grad(), (context or nullcontext)():
                 prediction = model(here).float()
             error, mask = squared(prediction, here.y), mask_of(here)
-            regions = gene_regions(here)
-            inside = regions if mask is None or regions is None else regions & mask
-            for start, which in ((0, mask), (2, inside)):
-                if start == 0 or inside is not None:
-                    total, n = sums(error, which)
-                    totals[start : start + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
+            kinds = [mask]
+            for regions in (gene_regions(here, WINDOW), gene_regions(here, PUBLISHED_MASK)):
+                if regions is not None:
+                    kinds.append(regions if mask is None else regions & mask)
+            for i, which in enumerate(kinds):
+                total, n = sums(error, which)
+                totals[2 * i : 2 * i + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
     return totals
 
 
 def mean_errors(totals: Tensor) -> dict[str, float | None]:
-    """Mean squared errors, of all bins that count and of those in gene regions; None where there is no such bin."""
-    error, n, inside, n_inside = totals.tolist()
-    return {"test_mse": error / n if n else None, "roi_mse": inside / n_inside if n_inside else None}
+    """Mean squared errors of all bins, and near genes as ``roi_masked_mse`` and ``roi_window_mse`` are defined in
+    :mod:`enhancer_dask.models.metrics`; None where there is no such bin.
+    """
+    error, n, inside, n_inside, masked, n_masked = totals.tolist()
+    return {
+        "test_mse": error / n if n else None,
+        "roi_mse": masked / n if n_masked else None,
+        "roi_window_mse": inside / n_inside if n_inside else None,
+    }
 
 
 @contextmanager
@@ -107,13 +116,13 @@ def _n_bins(batch: Data) -> int:
     return int(batch.num_nodes) if mask is None else int(mask.sum())
 
 
-def gene_regions(batch: Data, reach: int = AROUND_GENE) -> Tensor | None:
-    """Bins up to ``reach`` bins from that of a gene, bool, shape (N,); None if genes are not known.
+def gene_regions(batch: Data, offsets: tuple[int, int]) -> Tensor | None:
+    """Bins at some offsets, first and last, from that of a gene: bool, shape (N,); None if genes are not known.
 
     Examples
     --------
     >>> genes = torch.tensor([False, True, False, False])
-    >>> gene_regions(Data(is_gene=genes, num_nodes=4), reach=1).tolist()
+    >>> gene_regions(Data(is_gene=genes, num_nodes=4), (-1, 1)).tolist()
     [True, True, True, False]
     """
     genes = next((batch[name] for name in GENE_MASKS if name in batch), None)
@@ -123,7 +132,7 @@ def gene_regions(batch: Data, reach: int = AROUND_GENE) -> Tensor | None:
     graph = batch.get("batch")
     graph = torch.zeros(n, dtype=torch.int64, device=genes.device) if graph is None else graph
     centres = genes.nonzero().squeeze(1)
-    near = centres[:, None] + torch.arange(-reach, reach + 1, device=genes.device)
+    near = centres[:, None] + torch.arange(offsets[0], offsets[1] + 1, device=genes.device)
     inside = near.clamp(0, n - 1)
     same = (near == inside) & (graph[inside] == graph[centres][:, None])
     out = torch.zeros(n, dtype=torch.bool, device=genes.device)

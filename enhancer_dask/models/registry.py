@@ -40,6 +40,10 @@ class Expression(nn.Module):
         """Of each of R replicas that are trained side by side, shape (R, N); ``chosen`` is the best of them."""
         return self(batch)[None]
 
+    def choose(self, losses: Tensor) -> None:
+        """Choose among the replicas by their validation losses, shape (R,)."""
+        self.chosen.fill_(int(losses.nan_to_num(nan=torch.inf).argmin()))
+
     def edge_gates(self, batch: Data) -> Tensor | None:
         """Weight that the model gives to each edge, shape (E, heads); None if it gives none."""
         return None

@@ -250,9 +250,8 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         train_loss = float(self.trainer.strategy.reduce(self._sum / max(1, self._n), reduce_op="mean"))
         self._sum, self._n = torch.zeros_like(self._sum), 0
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        chosen = history.note(losses, train_loss, lr, options.patience)
-        if chosen is not None:
-            self.model.chosen.fill_(chosen)
+        if history.note(losses, train_loss, lr, options.patience) is not None:
+            self.model.choose(torch.tensor(losses))
             self._best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if not any(map(np.isfinite, losses)):
             history.stopped = True

@@ -83,7 +83,8 @@ def train(
     -------
     Run
         Its ``result`` has ``best_epoch``, ``epochs``, ``val_loss``, ``train_s`` (seconds of training, over all calls),
-        ``test_mse``, ``roi_mse`` (bins up to 5 bins from a gene; null where genes are not known), ``n_parameters``.
+        ``test_mse``, ``roi_mse`` and ``roi_window_mse`` (near genes, see :func:`.mean_errors`; null where genes are not
+        known), ``n_parameters``.
         ``run.model()`` is the model with its best weights.
 
     Raises

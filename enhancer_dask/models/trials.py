@@ -24,7 +24,7 @@ from enhancer_dask.models.training import DivergedError, train
 from enhancer_dask.shard_store import ShardStore
 
 TABLE = "table.parquet"
-NUMBERS = ("parameters", "val_loss", "test_mse", "roi_mse", "best_epoch", "epochs", "train_s")
+NUMBERS = ("parameters", "val_loss", "test_mse", "roi_mse", "roi_window_mse", "best_epoch", "epochs", "train_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def run_trials(
     Returns
     -------
     DataFrame
-        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``roi_mse``, ``best_epoch``,
+        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``roi_mse``, ``roi_window_mse``, ``best_epoch``,
         ``epochs``, ``train_s``, ``run``. NaN where a training diverged.
 
     Raises

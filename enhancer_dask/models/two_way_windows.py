@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
+from enhancer_dask.models.options import TrainingOptions
 from enhancer_dask.models.registry import Expression
 from enhancer_dask.models.windows import Places, Sides, places, put_down, sides, windows
 
@@ -125,7 +126,16 @@ class TwoWayWindows(Expression):
     def choose(self, losses: Tensor) -> None:
         """Rank the replicas by their validation losses, shape (R,)."""
         self.ranking.copy_(losses.nan_to_num(nan=math.inf).argsort())
-        self.chosen.copy_(self.ranking[0])
+        super().choose(losses)
+
+    def optimiser(self, options: TrainingOptions) -> torch.optim.Optimizer:
+        """Adam, with a decay of weights that does not pass through its moments: replicas do not meet in it."""
+        return torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+
+    def schedule(self, optimiser: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Up for a fifth of the steps, then down to nothing: what few steps learn must settle."""
+        largest = optimiser.param_groups[0]["lr"]
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, largest, total_steps=total_steps, pct_start=0.2)
 
     def predictions(self, batch: Data) -> Tensor:
         """Of every replica, shape (R, N)."""

@@ -117,13 +117,13 @@ def test_train__gene_regions_are_five_bins_around(shards, tmp_path):
                 near[max(0, gene - 5) : gene + 6] = True
             error = (model(to_data(graph)).detach().numpy() - graph.nodes["y"]) ** 2
             total, n = total + error[near].sum(), n + near.sum()
-    assert run.result["roi_mse"] == pytest.approx(total / n, rel=1e-5)
+    assert run.result["roi_window_mse"] == pytest.approx(total / n, rel=1e-5)
 
 
 def test_gene_regions__end_with_their_graph():
     ptr, genes = torch.tensor([0, 3, 6]), torch.tensor([False, False, True, False, False, False])
     batch = Batch(is_gene=genes, ptr=ptr, batch=torch.tensor([0, 0, 0, 1, 1, 1]))
-    assert gene_regions(batch, reach=1).tolist() == [False, True, True, False, False, False]
+    assert gene_regions(batch, (-1, 1)).tolist() == [False, True, True, False, False, False]
 
 
 def test_train__early_stopping(shards, tmp_path):
