@@ -188,4 +188,4 @@ def colours_of(models: Sequence[str]) -> dict[str, str]:
 
 def name_row(ax: Axes, name: str) -> None:
     """Name of a row of a figure of tracks, left of it and upright."""
-    ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=9)
