@@ -34,7 +34,8 @@ PUBLISHED = {
 N_TRAIN, N_VALIDATION = 20, 5
 POOL_SEED = 1_000_000  # chromosomes that no table is judged by
 # trained in batches of many chromosomes: (epochs, batch size) of a pool
-POOL_TRAINING = {"epochs": 12, "batch_size": 50, "check_every": 4, "loss": "mse"}
+POOL_TRAINING = {"epochs": 16, "batch_size": 50, "check_every": 4, "loss": "mse", "lr": 1e-2, "weight_decay": 0.0,
+                 "gradient_clip": 1.0}  # fmt: skip
 COLUMNS = ("dataset", "model", "seed", "parameters", "test_mse", "roi_mse", "roi_window_mse", "floor_mse", "train_s",
            "best_epoch", "epochs", "published_mse", "published_roi_mse")  # fmt: skip
 CAVEAT = (

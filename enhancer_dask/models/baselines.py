@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, optimize
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
 from enhancer_dask.models.registry import Expression
-from enhancer_dask.models.windows import places, put_down, sides, windows
+from enhancer_dask.models.windows import Places, places, put_down, sides, windows
 
 try:
     import torch
@@ -18,6 +19,8 @@ try:
     from torch_geometric.data import Data
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+Floats = NDArray[np.float64]
 
 
 class LinkedWindows(Expression):
@@ -97,9 +100,9 @@ class LinkedWindows(Expression):
         with torch.no_grad():
             self.own.copy_(torch.from_numpy(weights[: self.own.numel()]))
             self.linked.copy_(torch.from_numpy(weights[self.own.numel() :]).view_as(self.linked))
-            self.bias.fill_(mean_y - mean @ weights)
+            self.bias.fill_(float(mean_y - mean @ weights))
 
-    def _windows(self, batch: Data) -> tuple[Tensor, ...]:
+    def _windows(self, batch: Data) -> tuple[Places, Tensor, Tensor, Tensor]:
         """Places, windows of all bins, targets of edges, and the sum of the windows that reach each of them."""
         at, ends = places(batch, self.reach), sides(batch.edge_index)
         own = windows(batch.x, at, self.reach).flatten(1)
@@ -123,7 +126,7 @@ class LinkedWindows(Expression):
         return torch.cat([own, *placed], 1)[counts], batch.y[counts]
 
 
-def _solve(gram: np.ndarray, moment: np.ndarray, alpha: float, positive: bool) -> np.ndarray:
+def _solve(gram: Floats, moment: Floats, alpha: float, positive: bool) -> Floats:
     """Weights that minimise w'Gw - 2 m'w + alpha w'w, none below 0 if ``positive``."""
     ridge = gram + max(alpha, 1e-12 * np.trace(gram) / len(gram)) * np.eye(len(gram))
     if not ridge.any():  # all features are constant

@@ -33,6 +33,7 @@ class TrainingOptions(BaseModel):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="where it runs")
     devices: int | Literal["auto"] = Field(1, description="processes, one per GPU or on the CPU")
     strategy: str = Field("auto", description="how devices work together, as Lightning names it: ddp ...")
+    threads: int | None = Field(None, ge=1, description="of the CPU; by default as torch has them")
     num_workers: int = Field(0, ge=0, description="processes that read graphs, if they are streamed")
     in_memory: bool | None = Field(None, description="keep all graphs in memory; by default below 1 GB")
 

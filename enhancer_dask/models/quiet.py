@@ -43,6 +43,22 @@ def alone(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def threads(n: int | None) -> Iterator[None]:
+    """So many threads for torch's arithmetic on the CPU for a while; None: as it is.
+
+    Small models are quicker on one: theirs are many short operations, and threads that wait for each other on a busy
+    machine take a hundred times as long.
+    """
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """No chatter, no warnings for those who write loops themselves, no new variables, and a Ctrl-C that is one."""
     kept = {name: os.environ.get(name) for name in PROCESS_VARIABLES}

@@ -142,13 +142,16 @@ def n_parameters(model: nn.Module) -> int:
     return total // int(getattr(model, "replicas", 1))
 
 
-BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}
+BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
 # Of GraphReg. Its Adam also shrinks the step by 1e-6 of it per window (``decay`` of Keras; no decay of weights), and
 # its counter of epochs without improvement starts at 1 and ends at 5: the fourth one ends the training.
 GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
 SEQUENCE = {**GRAPHREG, "epochs": 100}
 # all chromosomes are one batch, so an epoch is one step
-TWO_WAY = {"loss": "huber", "lr": 1e-2, "batch_size": 64, "epochs": 800, "check_every": 800}
+TWO_WAY = {
+    "loss": "huber", "delta": 0.3, "lr": 3e-2, "weight_decay": 0.1, "batch_size": 64, "epochs": 600, "check_every": 150,
+    "threads": 1,
+}  # fmt: skip
 BELLS = "epigenome:EpiGraphReg"
 NARROW = {"width": 60}  # two kernels a layer want it to stay below 100,000 parameters
 

@@ -16,7 +16,7 @@ from enhancer_dask.models.losses import mean_loss
 from enhancer_dask.models.options import TrainingOptions as TrainingOptions
 from enhancer_dask.models.options import training_options
 from enhancer_dask.models.progress import History, shown
-from enhancer_dask.models.quiet import alone, is_first_process, quiet
+from enhancer_dask.models.quiet import alone, is_first_process, quiet, threads
 from enhancer_dask.models.registry import Expression, ModelSpec, build, n_parameters, spec
 from enhancer_dask.models.runs import BEST, LAST, METRICS, RESULT, Run, claim, describe, write_json, write_weights
 from enhancer_dask.models.task import DivergedError as DivergedError
@@ -117,7 +117,7 @@ def train(
         raise InputError(f"training: key 'strategy': want one of {', '.join(STRATEGIES)} (found {hyper.strategy!r})")
     chosen = {**inferred_options(known, store), **(options or {})}
     split = choose_split(store, train=train, validation=validation, test=test, fold=fold, genome=genome)
-    with alone(hyper.seed):
+    with alone(hyper.seed), threads(hyper.threads):
         built = build(model, **chosen)
         if any(isinstance(p, UninitializedParameter) for p in built.parameters()):  # PyG takes 0 for "not known yet"
             raise InputError(f"model {model!r}: an option leaves a layer without a size: {_listed(chosen)}")

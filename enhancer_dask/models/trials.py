@@ -108,8 +108,8 @@ def run_trials(
     Returns
     -------
     DataFrame
-        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``roi_mse``, ``roi_window_mse``, ``best_epoch``,
-        ``epochs``, ``train_s``, ``run``. NaN where a training diverged.
+        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``roi_mse``, ``roi_window_mse``,
+        ``best_epoch``, ``epochs``, ``train_s``, ``run``. NaN where a training diverged.
 
     Raises
     ------

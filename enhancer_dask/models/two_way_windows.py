@@ -93,8 +93,8 @@ class TwoWayWindows(Expression):
         hidden: int = 8,
         message_width: int = 8,
         rounds: int = 4,
-        replicas: int = 8,
-        kept: int = 2,
+        replicas: int = 6,
+        kept: int = 3,
         edge_weight: str | None = None,
         softness: float = 0.05,
     ) -> None:

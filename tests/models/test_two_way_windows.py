@@ -161,7 +161,7 @@ def test_edge_gates__signs_do_not_depend_on_which_way_a_replica_learnt_them():
 
 def test_build__is_small_and_refuses_nonsense():
     assert n_parameters(build("two-way-windows")) < 300
-    with pytest.raises(InputError, match="kept is 9, want 1 to the 8 replicas"):
+    with pytest.raises(InputError, match="kept is 9, want 1 to the 6 replicas"):
         build("two-way-windows", kept=9)
     with pytest.raises(InputError, match="reach and rounds want at least 0"):
         build("two-way-windows", reach=-1)
