@@ -34,8 +34,9 @@ PUBLISHED = {
 N_TRAIN, N_VALIDATION = 20, 5
 POOL_SEED = 1_000_000  # chromosomes that no table is judged by
 # trained in batches of many chromosomes: (epochs, batch size) of a pool
-POOL_TRAINING = {"epochs": 16, "batch_size": 50, "check_every": 4, "loss": "mse", "lr": 1e-2, "weight_decay": 0.0,
-                 "gradient_clip": 1.0}  # fmt: skip
+POOL_TRAINING = {"epochs": 15, "batch_size": 50, "check_every": 5, "loss": "mse", "lr": 1e-2, "weight_decay": 0.0,
+                 "gradient_clip": 0.05}  # fmt: skip
+POOL_OPTIONS = {"rounds": 4, "replicas": 2, "kept": 1}
 COLUMNS = ("dataset", "model", "seed", "parameters", "test_mse", "roi_mse", "roi_window_mse", "floor_mse", "train_s",
            "best_epoch", "epochs", "published_mse", "published_roi_mse")  # fmt: skip
 CAVEAT = (
@@ -186,7 +187,7 @@ def reproduce_chunk(out: Path, dataset: str, seed: int, name: str, settings: Map
         given |= {"patience": settings["patience"]}
     if settings["epochs"] is not None:
         given |= {"epochs": settings["epochs"]}
-    options = {"replicas": 1, "kept": 1, "hidden": 16, "message_width": 16, "rounds": 6} if name == POOL else {}
+    options = POOL_OPTIONS if name == POOL else {}
     run = train(out / "data" / shards, model, out / "runs" / f"{dataset}-{seed}-{name}", options=options,
                 training=given, progress=False)  # fmt: skip
     tested = out / "data" / f"{dataset}-{seed}"

@@ -52,8 +52,8 @@ class TwoWayWindows(Expression):
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
     and are the same in every round. So whether a regulator activates or silences is inferred from its own signal and
-    from what its genes make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a special
-    case. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
+    from what its genes make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a
+    special case. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class TwoWayWindows(Expression):
         reach: int = 5,
         hidden: int = 8,
         message_width: int = 8,
-        rounds: int = 4,
+        rounds: int = 3,
         replicas: int = 6,
         kept: int = 3,
         edge_weight: str | None = None,
