@@ -136,8 +136,7 @@ def reproduce_bell(
     asked = {"stage": "reproduce bell", "seeds": [seed_offset, seeds], "models": names, **settings}
     work = chunks.Work(
         "reproduce", reproduce_chunk, lambda i: (out.absolute(), *trials[i], {**settings, "overwrite": overwrite}),
-        len(trials), asked, {},
-        out.absolute().with_name(f"{out.absolute().name}.parts"),
+        len(trials), asked, {}, out.absolute().with_name(f"{out.absolute().name}.parts"),
     )  # fmt: skip
     file = out / "table.parquet"
     if overwrite:
@@ -163,7 +162,9 @@ def _models(asked: Sequence[str] | None) -> list[str]:
     for name in names:
         known = spec(name).known_options()
         if "in_channels" not in known:
-            raise InputError(f"model {name!r} reads other features than signal per bin, which is all that there is here")
+            raise InputError(
+                f"model {name!r} reads other features than signal per bin, which is all that there is here"
+            )
     return names
 
 
