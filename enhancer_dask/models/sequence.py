@@ -7,7 +7,7 @@ instead of kept, so the memory is that of one group however long the window is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import exp, prod
 from pathlib import Path
 from typing import cast
@@ -169,7 +169,7 @@ class SequenceTracks(Expression):
         return cast(Tensor, checkpoint(run, part, use_reentrant=False, context_fn=self._contexts))
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), frozen_statistics(self)
+        return nullcontext(), FrozenStatistics(self)
 
 
 class SequenceExpression(Expression):
@@ -316,17 +316,23 @@ def loss_mask(batch: Data) -> Tensor:
     return batch.edge_index.new_ones(int(batch.num_nodes), dtype=torch.bool) if mask is None else mask
 
 
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norms remember nothing of what they see: it is seen for the second time."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
+class FrozenStatistics:
+    """Batch norms of a model remember nothing of what they see meanwhile: it is seen for the second time.
+
+    It may be entered again and again, as one backward pass per gene computes the same pieces again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+        self.momenta: list[float | None] = []
+
+    def __enter__(self) -> None:
+        self.momenta = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
             norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in zip(self.norms, self.momenta, strict=True):
             norm.momentum = momentum
 
 

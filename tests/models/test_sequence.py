@@ -15,6 +15,7 @@ from torch.nn import functional  # noqa: E402
 from torch_geometric.data import Batch, Data  # noqa: E402
 
 from enhancer_dask.models import runs, sequence  # noqa: E402
+from enhancer_dask.models.attribution import attribute  # noqa: E402
 from enhancer_dask.models.data import one_hot  # noqa: E402
 from enhancer_dask.models.registry import build, n_parameters  # noqa: E402
 
@@ -155,6 +156,17 @@ def test_pieces__are_computed_again_with_the_same_result(monkeypatch):
     for name, values in kept_statistics.items():
         if "running" in name:  # seen twice, remembered once
             torch.testing.assert_close(statistics[name], values)
+
+
+def test_pieces__are_computed_again_for_each_gene():
+    model, graph = small("seq-graphreg").eval(), make_graph(7)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    both = attribute(model, graph, [1, 5])
+    alone = [attribute(model, graph, gene)[0] for gene in (1, 5)]
+    torch.testing.assert_close(torch.from_numpy(both), torch.tensor([one.tolist() for one in alone]))
+    assert abs(both).sum() > 0
+    assert [norm.momentum for norm in norms] == momenta
 
 
 def test_seq_tracks__loss_is_the_mean_over_tracks_in_the_masked_bins():
