@@ -270,8 +270,39 @@ def _write(table: pd.DataFrame, out: Path) -> list[Path]:
     from enhancer_dask.report.save import save
     from enhancer_dask.report.style import new_figure
 
-    files = [out / "table.csv", out / "summary.csv"]
-    for file, rows in zip(files, (table, summarise(table)), strict=True):
-        with staged(file) as work:
-            rows.to_csv(work, index=False)
-    return files + save(model_bars(table, new_figure()), out / "models")
+    summary = summarise(table)
+    texts = {
+        "table.csv": table.to_csv(index=False),
+        "summary.csv": summary.to_csv(index=False),
+        "tables.md": as_markdown(summary),
+    }
+    for name, text in texts.items():
+        with staged(out / name) as work:
+            work.write_text(text)
+    return [out / name for name in texts] + save(model_bars(table, new_figure()), out / "models")
+
+
+def as_markdown(summary: pd.DataFrame) -> str:
+    """The two tables of the report for people: ours, and in brackets what was published."""
+    lines = [CAVEAT, ""]
+    for dataset, rows in summary.groupby("dataset", sort=False):
+        lines += [
+            f"## {dataset} (irreducible error {rows['floor_mse'].iloc[0]:.3f})", "",
+            "| model | parameters | test MSE (published) | spread of seeds | ROI MSE (published) | train s |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+        ]  # fmt: skip
+        lines += [
+            f"| {row.model} | {row.parameters:,} | {_beside(row.test_mse, row.published_mse)} "
+            f"| {_digits(row.test_mse_sd)} | {_beside(row.roi_mse, row.published_roi_mse)} | {row.train_s:.1f} |"
+            for row in rows.itertuples()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _beside(ours: float, published: float) -> str:
+    return _digits(ours) if np.isnan(published) else f"{_digits(ours)} ({published:.3f})"
+
+
+def _digits(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"

@@ -116,6 +116,17 @@ def test_table__has_a_row_of_every_model_beside_the_published(made, table):
     assert table["parameters"].max() < 100_000
 
 
+def test_tables__for_people_have_both_numbers_and_the_caveat(made, table):
+    text = (made / "tables.md").read_text()
+    assert text.startswith(reproduction.CAVEAT)
+    for (dataset, model), (mse, roi) in REPORT.items():
+        if (dataset, model) in table.index:
+            row = table.loc[(dataset, model)]
+            assert f"| {row['test_mse']:.3f} ({mse:.3f}) |" in text
+            assert f"| {row['roi_mse']:.3f} ({roi:.3f}) |" in text
+    assert text.count("| ridge | 133 |") == 2
+
+
 def test_published__are_the_numbers_of_the_report():
     assert reproduction.PUBLISHED == REPORT
 
@@ -160,7 +171,9 @@ def test_command__says_the_caveat_and_shows_whole_names(made, bell, capfd):
     assert "1.105" in shown[0]
     assert "0.524" in shown[4]
     files = json.loads(out)["files"]
-    assert [file.rpartition("/")[2] for file in files] == ["table.csv", "summary.csv", "models.png", "models.svg"]
+    assert [file.rpartition("/")[2] for file in files] == [
+        "table.csv", "summary.csv", "tables.md", "models.png", "models.svg",
+    ]  # fmt: skip
     assert all((made / file.rpartition("/")[2]).stat().st_size for file in files)
 
 
