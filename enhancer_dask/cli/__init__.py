@@ -57,7 +57,6 @@ for _command in (links.ingest, links.candidates, links.scent, pairs.pairs, pairs
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(simulations.app, name="simulate")
 app.add_typer(reproducing.app, name="reproduce")
-app.add_typer(reproducing.app, name="reproduce")
 
 
 def main() -> None:

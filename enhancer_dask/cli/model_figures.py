@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
 
 from enhancer_dask.cli.options import print_result
 from enhancer_dask.errors import InputError
-from enhancer_dask.shard_store import Graph, ShardStore
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from enhancer_dask.models.runs import Run
     from enhancer_dask.report.architecture import Layer
+    from enhancer_dask.shard_store import Graph, ShardStore
 
 NO_LAYERS = ("Dropout", "Identity")  # do nothing to a prediction
 SITES = ("is_enhancer", "is_silencer")  # known of simulated chromosomes; predictions do not carry them
@@ -80,6 +80,7 @@ def _of_runs(
     """Tables of :func:`enhancer_dask.report.model_gallery.draw_models` by name."""
     from enhancer_dask.io.tables import read_table
     from enhancer_dask.models.runs import METRICS, Run
+    from enhancer_dask.shard_store import ShardStore
 
     runs = dict(zip(labels(paths), map(Run, paths), strict=True))
     for found in runs.values():
@@ -120,6 +121,8 @@ def _graph(store: ShardStore, predictions: pd.DataFrame, name: str | None) -> Gr
 
 def _with_sites(predictions: pd.DataFrame, graph: Graph) -> pd.DataFrame:
     """Known enhancers and silencers of the graph to draw, as columns."""
+    import numpy as np
+
     mine = (predictions["graph"] == graph.name).to_numpy()
     for name in SITES:
         if name in graph.nodes:
@@ -130,6 +133,8 @@ def _with_sites(predictions: pd.DataFrame, graph: Graph) -> pd.DataFrame:
 
 
 def _edges(graph: Graph) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame({"graph": graph.name, "source": graph.source, "target": graph.target, **graph.edges})
 
 
@@ -143,6 +148,7 @@ def _floor(runs: dict[str, Run], graph: Graph) -> float | None:
 
 def _of_models(runs: dict[str, Run], graph: Graph) -> dict[str, Any]:
     """Gates along a graph and layers, by label; of models that have them."""
+    import pandas as pd
     import torch
 
     from enhancer_dask.models.data import to_data
