@@ -8,8 +8,8 @@
  'simulate_multiome', 'train', 'tune']
 
 Graph models are built by ``ed.models.build``. They, ``train``, ``tune``, ``predict``, ``evaluate``, ``explain`` (the
-command ``attribute``) and ``reproduce_bell`` need ``pip install 'enhancer-dask[gnn]'``. Names are loaded when first used,
-so that importing the package is quick.
+command ``attribute``) and ``reproduce_bell`` need ``pip install 'enhancer-dask[gnn]'``. Names are loaded when first
+used, so that importing the package is quick.
 """
 
 from importlib import import_module
