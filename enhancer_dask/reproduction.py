@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from enhancer_dask import chunks
+from enhancer_dask.chunks.parts import claim
 from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_meta, read_table, write_parquet
 from enhancer_dask.shard_store import ShardStore
 from enhancer_dask.simulate.chromosomes import PRESETS, irreducible_error, preset_design, simulate_chromosomes
+
+if TYPE_CHECKING:
+    from enhancer_dask.models.runs import Run
 
 DATASETS = tuple(PRESETS)
 MODELS = (
@@ -34,8 +38,9 @@ PUBLISHED = {
 N_TRAIN, N_VALIDATION = 20, 5
 POOL_SEED = 1_000_000  # chromosomes that no table is judged by
 # trained in batches of many chromosomes: (epochs, batch size) of a pool
-POOL_TRAINING = {"epochs": 16, "batch_size": 50, "check_every": 4, "loss": "mse", "lr": 1e-2, "weight_decay": 0.0,
-                 "gradient_clip": 1.0}  # fmt: skip
+POOL_TRAINING = {"epochs": 15, "batch_size": 50, "check_every": 5, "loss": "mse", "lr": 1e-2, "weight_decay": 0.0,
+                 "gradient_clip": 0.05}  # fmt: skip
+POOL_OPTIONS = {"rounds": 4, "replicas": 2, "kept": 1}
 COLUMNS = ("dataset", "model", "seed", "parameters", "test_mse", "roi_mse", "roi_window_mse", "floor_mse", "train_s",
            "best_epoch", "epochs", "published_mse", "published_roi_mse")  # fmt: skip
 CAVEAT = (
@@ -116,13 +121,12 @@ def reproduce_bell(
     ----------
     .. [1] Bell, Predicting Gene Regulation and Expression with Graph Neural Networks.
     """
-    from enhancer_dask.models.registry import spec
-
-    out, names = Path(out), list(models or MODELS)
-    for name in names:
-        spec(name)
-    for label, value, least in (("seeds", seeds, 1), ("test_chromosomes", test_chromosomes, 1), ("pool", pool, 0)):
-        if value < least:
+    out, names = Path(out), _models(models)
+    for label, value, least in (
+        ("seeds", seeds, 1), ("seed_offset", seed_offset, 0), ("test_chromosomes", test_chromosomes, 1),
+        ("pool", pool, 0), ("epochs", epochs, 1), ("patience", patience, 1),
+    ):  # fmt: skip
+        if value is not None and value < least:
             raise InputError(f"{label} is {value}, want at least {least}")
     names += [POOL] if pool else []
     trials = [
@@ -132,14 +136,15 @@ def reproduce_bell(
     settings = {"test_chromosomes": test_chromosomes, "epochs": epochs, "patience": patience, "pool": pool}
     asked = {"stage": "reproduce bell", "seeds": [seed_offset, seeds], "models": names, **settings}
     work = chunks.Work(
-        "reproduce", reproduce_chunk, lambda i: (out.absolute(), *trials[i], settings), len(trials), asked, {},
-        out.with_name(f"{out.name}.parts"),
+        "reproduce", reproduce_chunk, lambda i: (out.absolute(), *trials[i], {**settings, "overwrite": overwrite}),
+        len(trials), asked, {}, out.absolute().with_name(f"{out.absolute().name}.parts"),
     )  # fmt: skip
     file = out / "table.parquet"
     if overwrite:
         chunks.discard(work, file)
     if not file.exists():
-        _write_chromosomes(out / "data", {(d, s) for d, s, _ in trials}, test_chromosomes, pool)
+        claim(work)  # before data of other parameters are replaced
+        write_chromosomes(out / "data", {(d, s) for d, s, _ in trials}, test_chromosomes, pool)
         with client_or_threads(client) as running:
             chunks.run(work, running, progress=progress)
         rows = pd.concat([part.to_pandas() for part in chunks.tables(work)], ignore_index=True)
@@ -150,8 +155,25 @@ def reproduce_bell(
     return Reproduction(table, summarise(table), _write(table, out))
 
 
-def _write_chromosomes(folder: Path, wanted: set[tuple[str, int]], n_test: int, pool: int) -> None:
-    """Shards of all data sets, those that are there are kept."""
+def _models(asked: Sequence[str] | None) -> list[str]:
+    """Names of models, each once, all known and able to read these chromosomes."""
+    from enhancer_dask.models.registry import spec
+
+    names = list(dict.fromkeys(asked or MODELS))
+    for name in names:
+        known = spec(name).known_options()
+        if "in_channels" not in known:
+            raise InputError(
+                f"model {name!r} reads other features than signal per bin, which is all that there is here"
+            )
+    return names
+
+
+def write_chromosomes(folder: Path, wanted: set[tuple[str, int]], n_test: int, pool: int = 0) -> None:
+    """Shards ``DATASET-SEED`` of some data sets and, with ``pool`` chromosomes to train on, ``DATASET-SEED-pool``.
+
+    Those that are there are kept.
+    """
     for dataset, seed in sorted(wanted):
         _simulated(folder / f"{dataset}-{seed}", dataset, (N_TRAIN, N_VALIDATION, n_test), seed)
         if pool:
@@ -175,6 +197,22 @@ def _simulated(path: Path, dataset: str, sizes: tuple[int, int, int], seed: int)
 def reproduce_chunk(out: Path, dataset: str, seed: int, name: str, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Train one model on one data set; a row of the table."""
     from enhancer_dask.models.predictions import predict
+
+    run = train_one(out, dataset, seed, name, settings)
+    tested = out / "data" / f"{dataset}-{seed}"
+    found = predict(run.path, tested, split="test", batch_size=20, accelerator="cpu")
+    mse, roi = PUBLISHED.get((dataset, name), (np.nan, np.nan))
+    row = {
+        "dataset": dataset, "model": name, "seed": seed, "parameters": run.description["parameters"],
+        **_errors(found), "floor_mse": _floor(tested),
+        **{key: run.result[key] for key in ("train_s", "best_epoch", "epochs")},
+        "published_mse": mse, "published_roi_mse": roi,
+    }  # fmt: skip
+    return pd.DataFrame([row])[list(COLUMNS)]
+
+
+def train_one(out: Path, dataset: str, seed: int, name: str, settings: Mapping[str, Any]) -> Run:
+    """The training behind a row of the table, unless it is there."""
     from enhancer_dask.models.registry import spec
     from enhancer_dask.models.training import train
 
@@ -186,19 +224,9 @@ def reproduce_chunk(out: Path, dataset: str, seed: int, name: str, settings: Map
         given |= {"patience": settings["patience"]}
     if settings["epochs"] is not None:
         given |= {"epochs": settings["epochs"]}
-    options = {"replicas": 1, "kept": 1, "hidden": 16, "message_width": 16, "rounds": 6} if name == POOL else {}
-    run = train(out / "data" / shards, model, out / "runs" / f"{dataset}-{seed}-{name}", options=options,
-                training=given, progress=False)  # fmt: skip
-    tested = out / "data" / f"{dataset}-{seed}"
-    found = predict(run.path, tested, split="test", batch_size=20)
-    mse, roi = PUBLISHED.get((dataset, name), (np.nan, np.nan))
-    row = {
-        "dataset": dataset, "model": name, "seed": seed, "parameters": run.description["parameters"],
-        **_errors(found), "floor_mse": _floor(tested),
-        **{key: run.result[key] for key in ("train_s", "best_epoch", "epochs")},
-        "published_mse": mse, "published_roi_mse": roi,
-    }  # fmt: skip
-    return pd.DataFrame([row])[list(COLUMNS)]
+    options = POOL_OPTIONS if name == POOL else {}
+    return train(out / "data" / shards, model, out / "runs" / f"{dataset}-{seed}-{name}", options=options,
+                 training=given, overwrite=settings.get("overwrite", False), progress=False)  # fmt: skip
 
 
 def _errors(found: pd.DataFrame) -> dict[str, float]:
@@ -242,8 +270,39 @@ def _write(table: pd.DataFrame, out: Path) -> list[Path]:
     from enhancer_dask.report.save import save
     from enhancer_dask.report.style import new_figure
 
-    files = [out / "table.csv", out / "summary.csv"]
-    for file, rows in zip(files, (table, summarise(table)), strict=True):
-        with staged(file) as work:
-            rows.to_csv(work, index=False)
-    return files + save(model_bars(table, new_figure()), out / "models")
+    summary = summarise(table)
+    texts = {
+        "table.csv": table.to_csv(index=False),
+        "summary.csv": summary.to_csv(index=False),
+        "tables.md": as_markdown(summary),
+    }
+    for name, text in texts.items():
+        with staged(out / name) as work:
+            work.write_text(text)
+    return [out / name for name in texts] + save(model_bars(table, new_figure()), out / "models")
+
+
+def as_markdown(summary: pd.DataFrame) -> str:
+    """The two tables of the report for people: ours, and in brackets what was published."""
+    lines = [CAVEAT, ""]
+    for dataset, rows in summary.groupby("dataset", sort=False):
+        lines += [
+            f"## {dataset} (irreducible error {rows['floor_mse'].iloc[0]:.3f})", "",
+            "| model | parameters | test MSE (published) | spread of seeds | ROI MSE (published) | train s |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+        ]  # fmt: skip
+        lines += [
+            f"| {row.model} | {row.parameters:,} | {_beside(row.test_mse, row.published_mse)} "
+            f"| {_digits(row.test_mse_sd)} | {_beside(row.roi_mse, row.published_roi_mse)} | {row.train_s:.1f} |"
+            for row in rows.itertuples()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _beside(ours: float, published: float) -> str:
+    return _digits(ours) if np.isnan(published) else f"{_digits(ours)} ({published:.3f})"
+
+
+def _digits(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"

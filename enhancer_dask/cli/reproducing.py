@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from enhancer_dask.cli.options import (
     print_result,
     say,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     no_args_is_help=True, help="Published tables of graph models, regenerated beside the published numbers."
@@ -53,24 +56,32 @@ def bell(
 ) -> None:
     """Every model on synthetic chromosomes with enhancers, and with silencers too: Bell's two tables."""
     client = cluster_source(profile, cluster, adapt)
-    from rich.console import Console
-    from rich.table import Table
-
     from enhancer_dask.reproduction import CAVEAT, reproduce_bell
 
     made = reproduce_bell(
         out, seeds=seeds, seed_offset=seed_offset, test_chromosomes=test_chromosomes, models=names_in(models),
         epochs=epochs, patience=patience, pool=pool, client=client, progress=progress, overwrite=overwrite,
     )  # fmt: skip
-    shown = Table(
-        "data set", "model", "parameters", "test MSE", "floor", "published", "ROI MSE", "published ", "train s"
-    )
-    for row in made.summary.itertuples():
-        numbers = (row.test_mse, row.floor_mse, row.published_mse, row.roi_mse, row.published_roi_mse)
+    _show(made.summary)
+    say(CAVEAT)
+    print_result({"out": str(out), "files": [str(file) for file in made.files], "rows": len(made.table)})
+
+
+def _show(summary: pd.DataFrame) -> None:
+    """The summary on standard error, in the 80 columns that a file or an old terminal has."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for label in ("data set", "model"):
+        shown.add_column(label, no_wrap=True)
+    for label in ("weights", "MSE", "publ.", "floor", "ROI MSE", "publ.", "train s"):
+        shown.add_column(label, no_wrap=True, justify="right")
+    for row in summary.itertuples():
+        numbers = (row.test_mse, row.published_mse, row.floor_mse, row.roi_mse, row.published_roi_mse)
         shown.add_row(
             row.dataset, row.model, f"{row.parameters:,}", *("" if n != n else f"{n:.3f}" for n in numbers),
             f"{row.train_s:.1f}",
         )  # fmt: skip
     Console(stderr=True).print(shown)
-    say(CAVEAT)
-    print_result({"out": str(out), "files": [str(file) for file in made.files], "rows": len(made.table)})

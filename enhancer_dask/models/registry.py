@@ -149,7 +149,7 @@ GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "pati
 SEQUENCE = {**GRAPHREG, "epochs": 100}
 # all chromosomes are one batch, so an epoch is one step
 TWO_WAY = {
-    "loss": "huber", "delta": 0.3, "lr": 3e-2, "weight_decay": 0.1, "batch_size": 64, "epochs": 600, "check_every": 150,
+    "loss": "huber", "delta": 0.3, "lr": 2e-2, "weight_decay": 0.1, "batch_size": 64, "epochs": 600, "check_every": 150,
     "threads": 1,
 }  # fmt: skip
 BELLS = "epigenome:EpiGraphReg"

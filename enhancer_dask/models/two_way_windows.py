@@ -37,20 +37,23 @@ class TwoWayWindows(Expression):
     r"""Expression from whole windows of signal that are sent over the edges, gated and signed.
 
     A regulator r has a state, first from the window of bins around it, then also from messages of its genes. A gene g
-    hears the gates of its regulators and tells each of them what the others say:
+    hears the gates of its regulators, each without what g itself has told it, and tells each of them what the others
+    say and how sure they are:
 
     .. math::
-        s_r^0 &= \tfrac12 (f(X_r) + f(\overleftarrow{X_r})), \qquad t_r^l = \tanh(s_r^l) \\
-        m_{g \to r}^{l+1} &= h\Big(\sum_{r' \in N(g) \setminus r} t_{r'}^l,\ t_r^l,\ \log |N(g)|\Big), \qquad
-        s_r^{l+1} = s_r^0 + \sum_{g \ni r} m_{g \to r}^{l+1} \\
-        z_{g + o} &\mathrel{+}= \sum_{r \in N(g)} (t_r^L a_o + b_o)^\top X_{r, o}, \qquad
+        s_r^0 &= \tfrac12 \big(f(X_r, \log n_r) + f(\overleftarrow{X_r}, \log n_r)\big), \qquad
+        t_{r \to g}^l = \tanh(s_r^l - m_{g \to r}^l) \\
+        m_{g \to r}^{l+1} &= h\Big(\sum_{r' \ne r} t_{r' \to g}^l,\ t_{r \to g}^l,\
+        \sum_{r' \ne r} \big(1 - (t_{r' \to g}^l)^2\big),\ \log n_g\Big), \qquad
+        s_r^{l+1} = s_r^0 + \sum_g m_{g \to r}^{l+1} \\
+        z_{g + o} &\mathrel{+}= \sum_r (\tanh(s_r^L) a_o + b_o)^\top X_{r, o}, \qquad
         y_i = \rho_\epsilon(w^\top X_i + z_i) + c, \qquad
         \rho_\epsilon(v) = \tfrac12 (v + \sqrt{v^2 + \epsilon^2})
 
-    X is the window of ``2 * reach + 1`` bins, aligned by offset o; f and h have one hidden layer and are the same in
-    every round. So whether a regulator activates or silences is inferred from its own signal and from what its genes
-    make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a special case. The scale of
-    the signal is kept (no norm), and only bins with edges carry more than the linear path.
+    X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
+    and are the same in every round. So whether a regulator activates or silences is inferred from its own signal and
+    from what its genes make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a
+    special case. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
 
     Parameters
     ----------
@@ -92,7 +95,7 @@ class TwoWayWindows(Expression):
         reach: int = 5,
         hidden: int = 8,
         message_width: int = 8,
-        rounds: int = 4,
+        rounds: int = 3,
         replicas: int = 6,
         kept: int = 3,
         edge_weight: str | None = None,
@@ -107,8 +110,9 @@ class TwoWayWindows(Expression):
         self.edge_weight, self.softness = edge_weight, softness
         size = in_channels * (2 * reach + 1)
         self.encoder, self.encoder_bias = _random(size, hidden, replicas), _zeros(hidden, replicas)
+        self.encoder_degree = _zeros(hidden, replicas)
         self.state, self.state_bias = _random(hidden, replicas), _zeros(replicas)
-        self.message = nn.Parameter(torch.randn(replicas, 3, message_width) / math.sqrt(3))
+        self.message = nn.Parameter(torch.randn(replicas, 4, message_width) / 2)
         self.message_bias = _zeros(replicas, message_width)
         self.reply = nn.Parameter(torch.randn(replicas, message_width) * 0.3 / math.sqrt(message_width))
         self.reply_bias = _zeros(replicas)
@@ -160,29 +164,35 @@ class TwoWayWindows(Expression):
 
     def _gates(self, view: _View) -> Tensor:
         """Gate of each edge, shape (E, R)."""
-        ends = view.sides
-        first = self._first_state(view.linked)
+        ends, first = view.sides, self._first_state(view)
         n_regulators = torch.bincount(ends.of_target, minlength=len(ends.genes)).to(first.dtype)
-        crowd = self.message[:, 2, :, None] * n_regulators.log()[ends.of_target] + self.message_bias[..., None]
-        state = first
+        crowd = self.message[:, 3, :, None] * n_regulators.log()[ends.of_target] + self.message_bias[..., None]
+        state, replies = first, first.new_zeros(())
         for _ in range(self.rounds):
-            gate = torch.tanh(self._of_edges(state, view))
-            heard = gate.new_zeros(len(ends.genes), self.replicas).index_add(0, ends.of_target, gate)
-            others = heard.index_select(0, ends.of_target) - gate
-            state = first.index_add(0, ends.of_source, self._replies(others, gate, crowd))
+            gate = torch.tanh(self._of_edges(state, view) - replies)
+            replies = self._replies(self._others(gate, ends), gate, self._others(1 - gate.square(), ends), crowd)
+            state = first.index_add(0, ends.of_source, replies)
         return torch.tanh(self._of_edges(state, view))
 
-    def _replies(self, others: Tensor, gate: Tensor, crowd: Tensor) -> Tensor:
-        """What genes tell their regulators, shape (E, R). Edges are the last axis inside: long rows are quick."""
-        others, gate = others.T[:, None].contiguous(), gate.T[:, None].contiguous()
-        said = functional.silu(others * self.message[:, 0, :, None] + gate * self.message[:, 1, :, None] + crowd)
-        return ((said * self.reply[..., None]).sum(1) + self.reply_bias[:, None]).T
+    def _others(self, values: Tensor, ends: Sides) -> Tensor:
+        """Sum over the other edges that reach the same gene, shape (E, R)."""
+        total = values.new_zeros(len(ends.genes), self.replicas).index_add(0, ends.of_target, values)
+        return total.index_select(0, ends.of_target) - values
 
-    def _first_state(self, linked: Tensor) -> Tensor:
+    def _replies(self, others: Tensor, gate: Tensor, doubt: Tensor, crowd: Tensor) -> Tensor:
+        """What genes tell their regulators, shape (E, R). Edges are the last axis inside: long rows are quick."""
+        said = crowd
+        for i, values in enumerate((others, gate, doubt)):
+            said = said + values.T[:, None].contiguous() * self.message[:, i, :, None]
+        return ((functional.silu(said) * self.reply[..., None]).sum(1) + self.reply_bias[:, None]).T
+
+    def _first_state(self, view: _View) -> Tensor:
         """State of the regulators from their own windows, shape (U, R); the same for a window and its mirror image."""
-        mirrored = linked.unflatten(1, (-1, 2 * self.reach + 1)).flip(2).flatten(1)
-        both = torch.stack([linked, mirrored]) @ self.encoder.flatten(1)
-        hidden = functional.silu(both.unflatten(2, self.encoder.shape[1:]) + self.encoder_bias).mean(0)
+        mirrored = view.linked.unflatten(1, (-1, 2 * self.reach + 1)).flip(2).flatten(1)
+        n_genes = torch.bincount(view.sides.of_source, minlength=len(view.linked)).to(mirrored.dtype)
+        both = torch.stack([view.linked, mirrored]) @ self.encoder.flatten(1)
+        bias = n_genes.log()[:, None, None] * self.encoder_degree + self.encoder_bias
+        hidden = functional.silu(both.unflatten(2, self.encoder.shape[1:]) + bias).mean(0)
         return (hidden * self.state).sum(1) + self.state_bias
 
     def _of_edges(self, state: Tensor, view: _View) -> Tensor:

@@ -49,18 +49,20 @@ def by_hand(made, data, r):
 
     def own_state(i):
         both = [window[i].ravel(), window[i][:, ::-1].ravel()]
-        hidden = np.mean([silu(w @ p["encoder"][:, :, r] + p["encoder_bias"][:, r]) for w in both], axis=0)
+        degree = np.log((source == i).sum()) * p["encoder_degree"][:, r]
+        hidden = np.mean([silu(w @ p["encoder"][:, :, r] + degree + p["encoder_bias"][:, r]) for w in both], axis=0)
         return hidden @ p["state"][:, r] + p["state_bias"][r]
 
     first = {i: own_state(i) for i in set(source)}
-    state = dict(first)
+    state, told = dict(first), np.zeros(len(source))
     for _ in range(made.rounds):
-        gate = np.tanh([state[i] + shift * w for i, w in zip(source, weight, strict=True)])
-        new = dict(first)
+        gate = np.tanh([state[i] + shift * w - m for i, w, m in zip(source, weight, told, strict=True)])
+        new, told = dict(first), np.zeros(len(source))
         for e, (i, g) in enumerate(zip(source, target, strict=True)):
-            others = sum(gate[k] for k in range(len(source)) if target[k] == g and k != e)
-            heard = np.array([others, gate[e], np.log((target == g).sum())])
-            new[i] += silu(heard @ p["message"][r] + p["message_bias"][r]) @ p["reply"][r] + p["reply_bias"][r]
+            others = np.array([gate[k] for k in range(len(source)) if target[k] == g and k != e])
+            heard = np.array([others.sum(), gate[e], (1 - others**2).sum(), np.log((target == g).sum())])
+            told[e] = silu(heard @ p["message"][r] + p["message_bias"][r]) @ p["reply"][r] + p["reply_bias"][r]
+            new[i] += told[e]
         state = new
     gate = np.tanh([state[i] + shift * w for i, w in zip(source, weight, strict=True)])
     signal = np.array([w.ravel() @ p["own"][:, r] + p["own_bias"][r] for w in window])
