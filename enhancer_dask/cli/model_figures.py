@@ -159,7 +159,7 @@ def _of_models(runs: dict[str, Run], graph: Graph) -> dict[str, Any]:
             model = run.model()
             layers[name] = layers_of(model, batch)
             values = model.edge_gates(batch)
-            if values is not None:
+            if values is not None and len(values):  # none of a graph without edges
                 heads = {f"gate_{i + 1}": column for i, column in enumerate(values.numpy(force=True).T)}
                 gates[name] = pd.DataFrame(
                     {"graph": graph.name, "source": graph.source, "target": graph.target, **heads}
@@ -170,18 +170,24 @@ def _of_models(runs: dict[str, Run], graph: Graph) -> dict[str, Any]:
 def layers_of(model: Any, batch: Any) -> list[Layer]:
     """Layers of a model in the order in which a batch passes them: name, output shape, parameters.
 
-    A layer is a module without modules inside, or one with weights of its own, then with all that is inside. Weights
-    that serve again are counted once; those of the model itself, outside of layers, stand at the end.
+    A layer is a module without modules inside, or one with weights of its own, then with all that is inside. One that
+    serves again stands where it serves first; weights of the model itself, outside of layers, stand at the end. Of
+    replicas that are trained side by side one is counted.
     """
     found: list[Layer] = []
     counted: set[int] = set()
+    seen: set[int] = set()
+    replicas = int(getattr(model, "replicas", 1))
 
     def n_new(module: Any) -> int:
         new = {id(p): p.numel() for p in module.parameters() if p.requires_grad and id(p) not in counted}
         counted.update(new)
-        return sum(new.values())
+        return sum(new.values()) // replicas
 
     def note(module: Any, _: Any, output: Any) -> None:
+        if id(module) in seen:  # sequence is read piece by piece
+            return
+        seen.add(id(module))
         first = output[0] if isinstance(output, tuple) else output  # what comes beside it, for instance gates
         found.append((_named(module), tuple(getattr(first, "shape", ())), n_new(module)))
 

@@ -286,6 +286,10 @@ def _script(profile: str | None, cluster: Path | None, devices: str | None) -> s
     settings = read_profile(profile or "slurm-gpu", cluster)
     if not isinstance(settings, SlurmProfile):
         raise InputError(f"profile {profile!r} is of kind {settings.kind}; --script wants one of kind slurm")
+    if settings.gpus and _processes(settings, devices) > settings.gpus:
+        raise InputError(
+            f"--devices is {devices}, but a job of profile {profile or 'slurm-gpu'!r} has {settings.gpus} (key 'gpus')"
+        )
     command = without_options(sys.argv[1:], flags=("--script",), valued=("--profile", "--cluster", "--adapt"))
     return batch_script(settings, [*command, *_gpus(settings, command)], processes=_processes(settings, devices))
 

@@ -95,6 +95,8 @@ class LinkedWindows(Expression):
             sums, total, n = sums + features.sum(0), total + y.sum(), n + len(y)
         if n == 0:
             raise InputError("no bin to learn from: y is missing or loss_mask leaves out all bins")
+        if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+            raise InputError("x, y or the edge weight has NaN or infinity")
         mean, mean_y = sums / n, total / n
         weights = _solve(gram / n - np.outer(mean, mean), moment / n - mean * mean_y, self.alpha, self.positive)
         with torch.no_grad():

@@ -118,6 +118,9 @@ def conv(channels_in: int, channels_out: int, kernel: int, *, dilation: int = 1)
     """A convolution that keeps the number of bins; zeros beyond the ends."""
     if kernel < 1 or kernel % 2 == 0:
         raise InputError(f"kernel is {kernel}, want an odd number of bins")
+    for channels in (channels_in, channels_out):
+        if not isinstance(channels, int) or channels < 1:
+            raise InputError(f"a convolution has {channels!r} channels, want a whole number, at least 1")
     return nn.Conv1d(channels_in, channels_out, kernel, padding=dilation * (kernel // 2), dilation=dilation)
 
 

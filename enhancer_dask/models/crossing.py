@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.shard_store import ShardStore
@@ -167,13 +168,30 @@ def rows_of(store: ShardStore, condition: str) -> pd.DataFrame:
     InputError
         If it is no condition, or holds for no graph.
     """
-    try:
-        rows = store.index.query(condition)
-    except Exception as err:  # whatever pandas finds wrong with an expression
-        raise InputError(f"{store.path}: {condition!r} is no condition on its index ({err})") from err
-    if not isinstance(rows, pd.DataFrame) or rows.empty:
+    rows = store.index[holds(store, condition)]
+    if rows.empty:
         raise InputError(f"{store.path}: no graph satisfies {condition!r}")
     return rows
+
+
+def holds(store: ShardStore, condition: str) -> pd.Series:
+    """For which rows of the index a condition holds, bool.
+
+    Raises
+    ------
+    InputError
+        If it is no condition: an expression of pandas over the columns that is true or false in each row.
+    """
+    index = store.index
+    try:
+        found = index.eval(condition)
+    except Exception as err:  # whatever pandas finds wrong with an expression
+        why = " ".join(str(err).split())
+        raise InputError(f"{store.path}: {condition!r} is no condition on its index ({why})") from err
+    if not isinstance(found, pd.Series) or not is_bool_dtype(found):
+        why = "it is not true or false in each row"
+        raise InputError(f"{store.path}: {condition!r} is no condition on its index ({why})")
+    return found
 
 
 def check_disjoint(store: ShardStore, split: Split) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.models.crossing import holds
 from enhancer_dask.models.order import Piece, n_graphs, pieces_of_rank, pieces_of_worker, shards_in_order
 from enhancer_dask.shard_store import Graph, ShardStore
 
@@ -216,10 +217,7 @@ def _chosen(store: ShardStore, split: str | None, where: str | None) -> pd.DataF
             raise InputError(f"{store.path}: the index has no column 'split'; columns are: {', '.join(index.columns)}")
         index = index[index["split"] == split]
     if where is not None:
-        try:
-            index = index.query(where)
-        except Exception as err:  # whatever pandas finds wrong with an expression
-            raise InputError(f"{store.path}: where {where!r} is no condition on its index ({err})") from err
+        index = index[holds(store, where).loc[index.index]]
     if index.empty:
         raise InputError(f"{store.path}: no graph is in split {split!r} with where {where!r}")
     return index

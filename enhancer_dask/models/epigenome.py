@@ -157,6 +157,8 @@ class EpiGraphReg(Expression):
 
 
 def _encoder(in_channels: int, width: int, depth: int, kernel: int, dropout: float, norm: str) -> nn.Sequential:
+    if depth < 0:
+        raise InputError(f"depth is {depth}, want at least 0")
     blocks = [step for _ in range(depth) for step in _block(width, kernel, dropout, norm)]
     return nn.Sequential(conv(in_channels, width, kernel), *blocks)
 

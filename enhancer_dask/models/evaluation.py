@@ -20,8 +20,8 @@ from enhancer_dask.models.data import ShardDataset
 from enhancer_dask.models.gene_table import gene_table, mark_genes, read_starts
 from enhancer_dask.models.metrics import CONTACTS, EXPRESSED, counted_bins, metrics_table, wilcoxon_table
 from enhancer_dask.models.predictions import predict
-from enhancer_dask.models.runs import Run
-from enhancer_dask.shard_store import DESCRIPTION, INDEX, ShardStore
+from enhancer_dask.models.runs import Run, shards_hash
+from enhancer_dask.shard_store import ShardStore
 
 METRICS, GENES, WILCOXON, PREDICTIONS = "metrics.csv", "genes.parquet", "wilcoxon.csv", "predictions.parquet"
 NEEDED = ("graph", "node", "y", "prediction", "loss_mask", "is_gene", "n_contacts")
@@ -126,6 +126,9 @@ def evaluate(
     """
     if not models:
         raise InputError("no model to evaluate; give at least one NAME=RUN")
+    for label in sigma or ():
+        if label not in models:
+            raise InputError(f"sigma is given for {label!r}, which is none of the models {', '.join(models)}")
     if out is not None:
         check_free(Path(out), METRICS, overwrite=overwrite)
     starts = None if genes is None else read_starts(genes)
@@ -291,8 +294,7 @@ def names_digest(names: Iterable[str]) -> str:
 def _same_shards(description: Mapping[str, Any], store: ShardStore) -> bool:
     """Whether a run was trained on these shards: as their hash, or their parameters, tell; without both it may be."""
     if "shards_hash" in description:
-        content = b"".join((Path(store.path) / name).read_bytes() for name in (DESCRIPTION, INDEX))
-        return bool(description["shards_hash"] == hashlib.blake2b(content, digest_size=16).hexdigest())
+        return bool(description["shards_hash"] == shards_hash(store))
     shards = description.get("shards")
     recorded = shards.get("params") if isinstance(shards, Mapping) else None
     return recorded is None or recorded == store.params

@@ -190,6 +190,20 @@ class GraphSet:
     def __len__(self) -> int:
         return len(self.index)
 
+    def nothing_counts(self) -> str:
+        """What is wrong where no bin counts."""
+        return f"{self.store.path}: loss_mask leaves out all bins of the graphs with {self.condition!r}"
+
+    def not_finite(self) -> str | None:
+        """Where the first NaN or infinity stands among the variables of nodes and edges; None if there is none."""
+        for shard, rows in self.index.groupby("shard", sort=False):
+            graphs = self.store.read_shard(str(shard))
+            for graph in (graphs[int(i)] for i in rows["graph"]):
+                for name, values in {**graph.nodes, **graph.edges}.items():
+                    if values.dtype.kind == "f" and not np.isfinite(values).all():
+                        return f"{self.store.path}: graph {graph.name!r} has NaN or infinity in {name!r}"
+        return None
+
     def large_batch(self, least: int) -> int:
         """Graphs of a batch that is only looked at, without gradients."""
         return max(least, min(len(self), LARGE_BATCH_BYTES * len(self) // max(1, int(self.index["nbytes"].sum()))))

@@ -235,7 +235,8 @@ class General(nn.Module):
             sent = sent + weight.unsqueeze(1) * self.edge
         sent = sent.unflatten(1, self.score.shape)
         attention = softmax(functional.leaky_relu((sent * self.score).sum(-1), 0.2), target, num_nodes=len(x))
-        return self.keep(x).index_add(0, target, (sent * attention.unsqueeze(-1)).flatten(1)), attention
+        messages = (sent * attention.unsqueeze(-1)).flatten(1)  # in full precision, as the softmax is
+        return self.keep(x).to(messages.dtype).index_add(0, target, messages), attention
 
 
 class Gcn(nn.Module):

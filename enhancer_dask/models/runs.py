@@ -105,7 +105,6 @@ def describe(
 
     The shards are known by their content: ``shards`` is where they were, ``shards_hash`` what they are.
     """
-    content = b"".join((Path(store.path) / name).read_bytes() for name in (SHARDS, INDEX))
     description = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -114,7 +113,8 @@ def describe(
         "options": dict(options),
         "training": dict(training),
         "shards": str(store.path),
-        "shards_hash": hashlib.blake2b(content, digest_size=16).hexdigest(),
+        "x": store.params.get("x"),
+        "shards_hash": shards_hash(store),
         "splits": dict(splits),
         "parameters": parameters,
     }
@@ -122,6 +122,12 @@ def describe(
         return dict(json.loads(json.dumps(description)))
     except TypeError as err:
         raise InputError(f"model {model!r}: an option cannot be written down ({err})") from err
+
+
+def shards_hash(store: ShardStore) -> str:
+    """By which the content of shards is known again, wherever they are: a hash of their description and index."""
+    content = b"".join((Path(store.path) / name).read_bytes() for name in (SHARDS, INDEX))
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def claim(out: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> Run:

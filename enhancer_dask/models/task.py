@@ -269,7 +269,9 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
             context=self.trainer.precision_plugin.val_step_context,
         )  # fmt: skip
         *total, n = self._over_ranks(totals).tolist()
-        return [one / max(1.0, n) for one in total]
+        if not n:
+            raise InputError(self.sets.validation.nothing_counts())
+        return [one / n for one in total]
 
     def _over_ranks(self, totals: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -316,9 +318,10 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
             If no validation had a finite loss.
         """
         if not self._best:
+            bad = self.sets.train.not_finite() or self.sets.validation.not_finite()
             raise DivergedError(
                 f"{self.out}: the loss is not finite after epoch {self.history.epoch}, no weights are usable; "
-                "try a lower learning rate or a gradient clip"
+                + (bad or "try a lower learning rate or a gradient clip")
             )
         self.model.load_state_dict(self._best)
 

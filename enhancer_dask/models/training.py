@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.errors import EnhancerDaskError, InputError, StoreError
+from enhancer_dask.io.files import remove_at_once
 from enhancer_dask.models.crossing import choose_split
 from enhancer_dask.models.graph_data import GraphSet
 from enhancer_dask.models.judging import error_totals, loss_totals, mean_errors
@@ -110,8 +112,7 @@ def train(
     0.17
     """
     store, known = ShardStore(Path(shards)), spec(model)
-    if "y" not in store.variables["nodes"] and not hasattr(known.load(), "validation_loss"):
-        raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {_names(store)}")
+    check_target(store, known)
     hyper = training_options(known.training, training or {})
     if hyper.strategy not in STRATEGIES:
         raise InputError(f"training: key 'strategy': want one of {', '.join(STRATEGIES)} (found {hyper.strategy!r})")
@@ -130,13 +131,45 @@ def train(
             return run
         sets = GraphSets(*(GraphSet(store, where, in_memory=hyper.in_memory) for where in asdict(split).values()))
         if note is not None and is_first_process():
-            sizes = ", ".join(f"{len(one):,} graphs for {name}" for name, one in sets.by_name.items())
+            sizes = ", ".join(f"{len(one):,} {_graphs(one)} for {name}" for name, one in sets.by_name.items())
             note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
-        if built.closed_form:
-            _fit_at_once(built, hyper, sets, run)
-        else:
-            _fit_in_steps(built, hyper, sets, run, model, progress)
+        with _usable(run, store):
+            if built.closed_form:
+                _fit_at_once(built, hyper, sets, run)
+            else:
+                _fit_in_steps(built, hyper, sets, run, model, progress)
     return run
+
+
+def _graphs(graphs: GraphSet) -> str:
+    return "graph" if len(graphs) == 1 else "graphs"
+
+
+@contextmanager
+def _usable(run: Run, store: ShardStore) -> Iterator[None]:
+    """What a model cannot learn from is an error of the user's, and leaves no folder behind."""
+    try:
+        try:
+            yield
+        except torch.OutOfMemoryError as err:
+            why = str(err).splitlines()[0]
+            raise InputError(f"{run.path}: memory is too small; want a smaller batch_size or model ({why})") from err
+        except (RuntimeError, ValueError, KeyError, IndexError, AttributeError) as err:  # whatever torch makes of it
+            if isinstance(err, EnhancerDaskError):
+                raise
+            why = f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"
+            name = run.description["model"]
+            raise InputError(f"{store.path}: model {name!r} cannot be trained on these graphs ({why})") from err
+    except InputError:
+        if is_first_process() and not (run.path / LAST).exists():  # nothing that another call could go on from
+            remove_at_once(run.path)
+        raise
+
+
+def check_target(store: ShardStore, known: ModelSpec) -> None:
+    """Refuse graphs without the target that a model learns, unless it is judged by something else."""
+    if "y" not in store.variables["nodes"] and not hasattr(known.load(), "validation_loss"):
+        raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {_names(store)}")
 
 
 def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
@@ -170,13 +203,18 @@ def _names(store: ShardStore) -> str:
 def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run) -> None:
     """A model with a closed form: one pass over the graphs."""
     begin = time.perf_counter()
-    model.fit(sets.train.batches(hyper.batch_size, shuffle=False))  # type: ignore[attr-defined, operator]
+    try:
+        model.fit(sets.train.batches(hyper.batch_size, shuffle=False))  # type: ignore[attr-defined, operator]
+    except InputError as err:
+        raise InputError(sets.train.not_finite() or str(err)) from err
     seconds = time.perf_counter() - begin
     loss, least = mean_loss(hyper.loss, delta=hyper.delta), hyper.batch_size
     losses = {}
     for name, graphs in (("train", sets.train), ("val", sets.validation)):
         *total, n = loss_totals(model, graphs.batches(graphs.large_batch(least), shuffle=False), loss).tolist()
-        losses[name] = total[int(model.chosen)] / max(1.0, n)
+        if not n:
+            raise InputError(graphs.nothing_counts())
+        losses[name] = total[int(model.chosen)] / n
     history = History(epoch=1, step=1, seconds=seconds)
     history.note([losses["val"]], losses["train"], 0.0, None)
     write_weights(run.path / BEST, model.state_dict(), 1)

@@ -15,12 +15,13 @@ from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.files import remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_meta, read_table, write_parquet
-from enhancer_dask.models.crossing import N_FOLDS
+from enhancer_dask.models.crossing import N_FOLDS, choose_split
 from enhancer_dask.models.graph_data import IN_MEMORY_BYTES
 from enhancer_dask.models.options import training_options
-from enhancer_dask.models.registry import spec
-from enhancer_dask.models.runs import Run
-from enhancer_dask.models.training import DivergedError, train
+from enhancer_dask.models.quiet import alone
+from enhancer_dask.models.registry import build, spec
+from enhancer_dask.models.runs import Run, shards_hash
+from enhancer_dask.models.training import DivergedError, check_target, inferred_options, train
 from enhancer_dask.shard_store import ShardStore
 
 TABLE = "table.parquet"
@@ -121,14 +122,10 @@ def run_trials(
         If some trainings failed; the others are kept.
     """
     store, out = ShardStore(Path(shards)), Path(out)
-    preset = spec(model).training
     for trial in trials:
-        hyper = training_options(preset, trial.training)
-        for name, want in (("devices", 1), ("num_workers", 0)):
-            if getattr(hyper, name) != want:
-                raise InputError(f"training: key {name!r}: want {want} where trainings are tasks of a cluster")
+        _check(store, model, trial)
     nbytes = int(store.index["nbytes"].sum())
-    asked = json.loads(json.dumps({"stage": stage, "model": model, "shards": str(store.path), **params}))
+    asked = json.loads(json.dumps({"stage": stage, "model": model, "shards": shards_hash(store), **params}))
     work = chunks.Work(
         stage, train_chunk,
         lambda i: (Path(shards).absolute(), model, out.absolute(), trials[i], overwrite),
@@ -156,6 +153,19 @@ def run_trials(
     write_parquet(rows, table, meta={"params": asked})
     remove_at_once(work.folder)
     return rows
+
+
+def _check(store: ShardStore, model: str, trial: Trial) -> None:
+    """Refuse what can be seen to fail before any training."""
+    known = spec(model)
+    hyper = training_options(known.training, trial.training)
+    for name, want in (("devices", 1), ("num_workers", 0)):
+        if getattr(hyper, name) != want:
+            raise InputError(f"training: key {name!r}: want {want} where trainings are tasks of a cluster")
+    check_target(store, known)
+    choose_split(store, **trial.split)
+    with alone(hyper.seed):  # the caller's random numbers stay as they are
+        build(model, **{**inferred_options(known, store), **trial.options})
 
 
 def train_chunk(shards: Path, model: str, out: Path, trial: Trial, overwrite: bool) -> pd.DataFrame:

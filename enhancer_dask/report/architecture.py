@@ -20,6 +20,7 @@ KINDS = {  # word of a layer's name -> what it is; the first that fits
     "graph": ("messages along edges", ORANGE),
     "messag": ("messages along edges", ORANGE),
     "edge": ("messages along edges", ORANGE),
+    "general": ("messages along edges", ORANGE),
     "norm": ("normalisation", PURPLE),
     "conv": ("convolution", SKY),
     "pool": ("pooling", GREEN),

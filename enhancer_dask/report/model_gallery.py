@@ -155,7 +155,7 @@ def _of_predictions(
         yield title, gene_locus(around_gene(along, mine, chosen), new_figure(WIDTH), gene=chosen, gates=mine)
     if attributions is not None:
         mine = of_graph(attributions, name or None, "attributions")
-        with_score = mine["gene"] if "gene" in mine.columns else along["node"]
+        with_score = numbers(mine, "gene").dropna() if "gene" in mine.columns else along["node"]
         chosen = _chosen_gene(along, with_score, gene, "attributions")
         figure = gene_locus(along, new_figure(WIDTH), gene=chosen, attributions=mine, edges=edges)
         yield f"attribution_{name}_{chosen}", figure

@@ -7,6 +7,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 LOG_ABOVE = 8.0  # greatest over smallest value, from which on an axis is logarithmic
 FEW_DECADES = 30.0
+LARGE = 1e6
 
 
 def wants_log(low: float, high: float) -> bool:
@@ -24,12 +25,15 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def in_figures(value: float) -> str:
-    """A number in three figures, with a true minus.
+    """A number in three figures, with a true minus; large ones with their power of ten.
 
     Examples
     --------
-    >>> in_figures(-0.031234), in_figures(0.3), in_figures(1234.0)
-    ('−0.0312', '0.300', '1,234')
+    >>> in_figures(-0.031234), in_figures(0.3), in_figures(1234.0), in_figures(4.6012e12)
+    ('−0.0312', '0.300', '1,234', '4.60e12')
     """
-    text = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
+    if abs(value) >= LARGE:
+        text = f"{value:.2e}".replace("e+", "e")
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
     return text.replace("-", "−")

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from enhancer_dask.report.columns import need, numbers
 from enhancer_dask.report.locus import colours_of
 from enhancer_dask.report.style import DARK, house_style, say_empty, tidy
-from enhancer_dask.report.ticks import in_figures, log_ticks, wants_log
+from enhancer_dask.report.ticks import LARGE, in_figures, log_ticks, wants_log
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +108,12 @@ def _scale(ax: Axes, runs: Mapping[str, dict[str, pd.Series]], floor: float | No
     if low > 0 and (wants_log(low, high) if log is None else log):
         ax.set_yscale("log")
         log_ticks(ax.yaxis, low, high)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    elif high >= LARGE:  # else a power of ten would stand where the legend is
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e+", "e")))
+    epochs = np.concatenate([loss.index.to_numpy() for losses in runs.values() for loss in losses.values()])
+    if epochs.min() == epochs.max():
+        ax.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
 
 
 def _floor(ax: Axes, floor: float | None) -> None:

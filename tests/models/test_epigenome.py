@@ -57,8 +57,8 @@ def test_build__counts_of_the_published_forms():
     conv, first, last = 64 * 64 * 3 + 64, 64 * 3 + 64, 64 * 3 + 1
     assert n_parameters(build("epi-cnn")) == first + 5 * conv + last
     assert n_parameters(build("gat")) == first + 7 * conv + last + 3 * (64 * 64 + 3 * 64)
-    narrow = 60 * 60 * 3 + 60
-    assert n_parameters(build("epi-graphreg")) == 240 + 7 * narrow + 181 + 3 * (2 * 60 * 60 + 2 * 60)
+    convolution, layer = 64 * 64 * 3 + 64, 64 * 64 + 64 + 64
+    assert n_parameters(build("epi-graphreg")) == 256 + 7 * convolution + 193 + 3 * layer
     attention = 2 * 4 * (128 * 32 + 32) * 2
     trunk = (3 * 25 * 128 + 128) + 2 * (128 * 128 * 3 + 128) + 3 * 2 * 128
     assert n_parameters(build("graphreg-epi")) == trunk + attention + 2 * 2 * 128 + (128 * 64 + 64 + 2 * 64) + 65
@@ -133,6 +133,9 @@ def test_models__the_weighted_form_looks_at_the_weight_and_the_binary_one_does_n
     other.edge_attr = other.edge_attr * torch.tensor([1.0, 3.0])
     binary, weighted = small(name, output="linear") if name in GRAPHS else small(name), None
     weighted = small(name, edge_weight="oe", **({"output": "linear"} if name in GRAPHS else {})).eval()
+    for part_name, part in weighted.named_parameters():
+        if part_name.endswith(".edge"):  # begins as the binary form
+            nn.init.ones_(part)
     torch.testing.assert_close(binary.eval()(graph), binary(other))
     assert not torch.allclose(weighted(graph), weighted(other), rtol=1e-3)
     with pytest.raises(InputError, match="edge_weight is 'fdr', but the edges have count, oe"):
@@ -167,8 +170,11 @@ def test_epi_graphreg__outputs():
         ("epi-cnn", {"norm": "layer"}, "norm is 'layer', want one of instance, batch, none"),
         ("epi-graphreg", {"output": "elu"}, "output is 'elu', want one of relu, softplus, linear, exp"),
         ("epi-graphreg", {"graph": "gin"}, "graph is 'gin', want one of graphreg"),
-        ("epi-graphreg", {"heads": 7}, "heads is 7, want a divisor of the 60"),
+        ("epi-graphreg", {"heads": 7}, "heads is 7, want a divisor of the 64"),
         ("epi-cnn", {"kernel": 4}, "kernel is 4, want an odd number"),
+        ("epi-cnn", {"width": 0}, "a convolution has 0 channels, want a whole number"),
+        ("epi-cnn", {"width": "x"}, "a convolution has 'x' channels, want a whole number"),
+        ("epi-cnn", {"depth": -1}, "depth is -1, want at least 0"),
         ("graphreg-epi", {"head": "none"}, "head is 'none', want one of contacts, dilated"),
         ("graphreg-epi", {"pools": (2, 5)}, r"kernels is \(25, 3, 3\), pools \(2, 5\); want as many"),
         ("graphreg-epi", {"pools": (2, 5, 0)}, "pools is .*, want numbers of fine bins"),
@@ -264,7 +270,8 @@ def test_names_of__from_text_and_lists():
     assert names_of("a, b", "tracks") == names_of(["a", "b"], "tracks") == ("a", "b")
     with pytest.raises(InputError, match="tracks is '', want different names"):
         names_of("", "tracks")
-
+    bell = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
+    assert SPECS["epi-graphreg"].training == bell
 
 def test_training__presets_are_published_numbers():
     assert SPECS["epi-graphreg"].training == {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}

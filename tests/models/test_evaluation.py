@@ -270,6 +270,7 @@ def test_cli__evaluate(windowed, runs3, tmp_path, monkeypatch):
         (["--run", "a=c"], "--run: 'a' is there twice"),
         (["--run", "a"], "--run is 'a'; want NAME=VALUE"),
         (["--sigma", "a=x"], "--sigma: could not convert"),
+        (["--sigma", "b=1"], "sigma is given for 'b', which is none of the models a, c"),
     ):
         with pytest.raises(InputError, match=message):
             CliRunner().invoke(app, [*args, "--overwrite", *wrong], catch_exceptions=False)

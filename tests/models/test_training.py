@@ -194,6 +194,49 @@ def test_train__a_loss_that_is_never_finite(shards, tmp_path):
             train(shards, "exploding", tmp_path / "run", progress=False)
 
 
+def odd_shards(path, **nodes):
+    """Three graphs of two bins, a split each, some variables of their nodes replaced."""
+    path.mkdir()
+    none = np.zeros(0, np.int32)
+    known = {"x": np.ones((2, 1), np.float32), "y": np.ones(2, np.float32), **nodes}
+    splits = ("train", "validation", "test")
+    graphs = [Graph(name, 2, none, none, known, labels={"split": name}) for name in splits]
+    finish_shards(path, write_shard(path / "shard-00000000.zarr", graphs), {})
+    return path
+
+
+def test_train__names_what_is_not_finite(tmp_path):
+    shards = odd_shards(tmp_path / "shards", y=np.array([1, np.nan], np.float32))
+    with pytest.raises(InputError, match="no weights are usable; .* graph 'train' has NaN or infinity in 'y'"):
+        train(shards, "linear", tmp_path / "steps", progress=False)
+    for model in ("ridge", "nnls"):
+        with pytest.raises(InputError, match="graph 'train' has NaN or infinity in 'y'"):
+            train(shards, model, tmp_path / model, progress=False)
+        assert not (tmp_path / model).exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "nodes", "message"),
+    [
+        ("linear", {"options": {"in_channels": 3}}, {}, "model 'linear' cannot be trained on these graphs .RuntimeErr"),
+        ("two-way-windows", {"options": {"in_channels": 3}}, {}, "cannot be trained on these graphs"),
+        ("ridge", {"options": {"in_channels": 3}}, {}, "cannot be trained on these graphs"),
+        (
+            "linear",
+            {},
+            {"loss_mask": np.zeros(2, bool)},
+            "loss_mask leaves out all bins of the graphs with .split == 'validation'",
+        ),
+        ("gcn", {"options": {"edge_weight": "oe"}}, {}, "edge_weight is 'oe', but the edges have no weights"),
+    ],
+)
+def test_train__what_it_cannot_learn_from_leaves_no_folder(tmp_path, model, more, nodes, message):
+    shards = odd_shards(tmp_path / "shards", **nodes)
+    with pytest.raises(InputError, match=message):
+        train(shards, model, tmp_path / "run", progress=False, **more)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["shards"]
+
+
 def test_train__leaves_the_random_numbers_of_others(shards, tmp_path):
     torch.manual_seed(3)
     want = torch.randn(2)
@@ -405,6 +448,9 @@ def test_choose_split__no_chromosome_is_in_two_sets(by_chromosome, shards, tmp_p
         choose_split(store, **{**ask, "test": "chrom == 'chr99'"})
     with pytest.raises(InputError, match="is no condition on its index"):
         choose_split(store, **{**ask, "test": "colour == 1"})
+    for no_condition in ("chrom", "n_nodes + 1", "True"):  # pandas would take the second for row numbers
+        with pytest.raises(InputError, match="is no condition on its index .it is not true or false in each row"):
+            choose_split(store, **{**ask, "test": no_condition})
     assert not (tmp_path / "run").exists()
 
 

@@ -129,10 +129,13 @@ def test_tune__names_what_is_wrong(shards, tmp_path):
         (["seed=1,2"], None, "'seed' is no option"),
         ([], None, "grid is empty"),
         (["devices=1,2"], None, "key 'devices': want 1 where trainings are tasks of a cluster"),
+        (["dropout=0.1,2"], None, "cannot be built with .*dropout=2"),
     ):
         with pytest.raises(InputError, match=words):
             tune(shards, "linear", tmp_path / "search", grid, random=random, progress=False)
-    assert not (tmp_path / "search").exists()
+    with pytest.raises(InputError, match="no column 'chrom', which a fold wants"):
+        run_trials(shards, "linear", tmp_path / "search", trials_of(folds=True), {}, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_trials__ten_folds(shards, threads, tmp_path):
@@ -145,5 +148,9 @@ def test_trials__ten_folds(shards, threads, tmp_path):
     )
     assert table["run"].tolist() == ["seed-0", "seed-1", "seed-2"]
     assert len(set(table["val_loss"])) == 1  # a closed form has no seed
+    others = tmp_path / "others"  # in the place of the first they must not be taken for them
+    simulate_chromosomes(others, ChromosomeDesign(bins=100, genes=3, enhancers=3), n_train=1, n_validation=1, n_test=1)
+    with pytest.raises(ResumeError, match="'shards' is .* there"):
+        run_trials(others, "mean-of-y", tmp_path / "runs", trials_of(seeds=3), {"seeds": 3}, progress=False)
     with pytest.raises(InputError, match="is the folder of one training"):
         run_trials(shards, "mean-of-y", tmp_path / "runs" / "seed-0", trials_of(), {}, client=threads, progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -417,6 +418,15 @@ def test_training_curves__one_epoch_is_a_point_and_no_validation_is_marked_by_tr
     assert legend(ax) == ["ridge: best 0.500 at epoch 0", "training"]
 
 
+def test_training_curves__large_losses_and_a_single_epoch(ax):
+    one = pd.DataFrame({"epoch": [1], "train_loss": [4.4e12], "val_loss": [4.6e12]})
+    drawn = training_curves({"ridge": one}, ax)
+    drawn.figure.draw_without_rendering()
+    assert [label.get_text() for label in drawn.get_xticklabels() if label.get_text()] == ["0", "1", "2"]
+    assert not drawn.yaxis.get_offset_text().get_text()
+    assert "best 4.60e12 at epoch 1" in drawn.get_legend().get_texts()[0].get_text()
+
+
 def test_training_curves__after_six_runs_other_markers_tell_them_apart(metrics, ax):
     training_curves({f"run {i}": metrics for i in range(8)}, ax)
     looks = [
@@ -775,6 +785,10 @@ def test_draw_models__one_graph_one_gene_and_logarithms_for_long_tails(predictio
         ({"edges": True}, "are drawn along a locus; give predictions, too"),
         ({"predictions": True, "graph": "x"}, "no row is of graph 'x'"),
         ({"predictions": True, "gates": True, "gene": 0}, "gates: node 0 has no values; nodes that have: "),
+        (
+            {"predictions": True, "attributions": pd.DataFrame({"gene": ["A"], "node": [1], "shap": [0.5]})},
+            "column 'gene' holds no numbers",
+        ),
     ],
 )
 def test_draw_models__says_what_is_missing_and_writes_nothing(predictions, edges, gates, given, message, tmp_path):
@@ -882,7 +896,7 @@ def test_command__draws_what_trained_models_predict(metrics, tmp_path, monkeypat
     assert "Linear" in (tmp_path / "out" / "architecture_one.svg").read_text()
 
 
-def test_layers_of__counts_each_weight_once_in_the_order_of_the_computation():
+def test_layers_of__each_layer_once_in_the_order_of_the_computation():
     torch = pytest.importorskip("torch")
     from enhancer_dask.cli.model_figures import layers_of
 
@@ -896,9 +910,24 @@ def test_layers_of__counts_each_weight_once_in_the_order_of_the_computation():
             return self.last(self.dropout(self.first(self.first(x)))) * self.scale.sum()
 
     assert layers_of(Model(), torch.zeros(5, 4)) == [
-        ("Linear", (5, 4), 20), ("ReLU", (5, 4), 0), ("Linear", (5, 4), 0), ("ReLU", (5, 4), 0), ("Linear", (5, 1), 5),
-        ("Model", (5, 1), 3),
+        ("Linear", (5, 4), 20), ("ReLU", (5, 4), 0), ("Linear", (5, 1), 5), ("Model", (5, 1), 3),
     ]  # fmt: skip
+
+
+def test_of_models__a_graph_without_edges_has_no_gates():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch_geometric")
+    from enhancer_dask.cli.model_figures import _of_models
+    from enhancer_dask.models.registry import build, n_parameters
+    from enhancer_dask.shard_store import Graph
+
+    none = np.zeros(0, np.int32)
+    graph = Graph("g", 5, none, none, {"x": np.ones((5, 1), np.float32)})
+    model = build("two-way-windows").eval()
+    found = _of_models({"ours": SimpleNamespace(model=lambda: model)}, graph)
+    assert found == {"gates": None, "layers": {"ours": [("TwoWayWindows", (5,), n_parameters(model))]}}
+    assert sum(p.numel() for p in model.parameters()) == model.replicas * n_parameters(model)
+    assert torch.is_grad_enabled()
 
 
 def test_command__draws_training_curves_of_runs_alone(metrics, tmp_path):
