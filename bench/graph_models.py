@@ -14,7 +14,9 @@ in a process of its own after a tiny one. Bins of ``graphreg-epi`` are those of 
 Peak is VmHWM less what the process held before. Slopes are those of log against log between the two largest cases and
 over all of them; a constant part (of bins, where edges grow) makes a slope smaller.
 
-``--streaming``: epochs over windows of 6 Mb in shards, in memory and streamed with no and one reading process, in turn.
+``--streaming``: epochs over windows of 6 Mb in memory, and streamed from shards with no and one reading process. The
+three take turns step by step, waiting for a batch included; ``..._ratio`` is all that time against memory,
+``..._step_cpu_ratio`` that of the median step, without the filling of the buffer at the begin of an epoch.
 The last line printed is one JSON object.
 """
 
@@ -229,38 +231,45 @@ def streaming(folder: Path, n_windows: int, bins: int, per_bin: int, repeats: in
     begin, cpu = time.perf_counter(), time.process_time()
     n_read = sum(1 for _ in ways["stream_0"])
     read_s, read_cpu_s = time.perf_counter() - begin, time.process_time() - cpu
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    spent = {name: np.zeros((repeats, n_windows, 2)) for name in ways}
+    reader_cpu_s = -_cpu_of_readers()
     for epoch in range(repeats):
-        for name, batches in ways.items():
+        for batches in ways.values():
             batches.set_epoch(epoch)
-            begin, cpu = time.perf_counter(), _cpu()
-            steps.epoch(batches)
-            seconds[name].append((time.perf_counter() - begin, _cpu() - cpu))
-            print(f"epoch {epoch}, {name}: {seconds[name][-1][0]:.2f} s, CPU {seconds[name][-1][1]:.2f} s", flush=True)
+        running = {name: iter(batches) for name, batches in ways.items()}
+        for i in range(n_windows):
+            for name in np.roll(list(ways), i):  # in turn, so that what else the machine does is the same for all
+                begin, cpu = time.perf_counter(), time.process_time()
+                steps.epoch([next(running[name])])
+                spent[name][epoch, i] = time.perf_counter() - begin, time.process_time() - cpu
+        for left in running.values():
+            next(left, None)
+        found = ", ".join(
+            f"{name} {s:.2f} (CPU {cpu:.2f})" for name, one in spent.items() for s, cpu in [one[epoch].sum(0)]
+        )
+        print(f"epoch {epoch}, s: {found}", flush=True)
+    reader_cpu_s += _cpu_of_readers()
     out: dict[str, Any] = {
         "windows": n_windows, "bins": bins, "edges": n_edges, "parameters": n_parameters(steps.model),
         "mb_per_window": round(mb, 2), "read_ms": round(read_s / n_read * 1e3, 1),
-        "read_cpu_ms": round(read_cpu_s / n_read * 1e3, 1),
-        "stream_1_start_s": round(start_s, 1),
+        "read_cpu_ms": round(read_cpu_s / n_read * 1e3, 1), "stream_1_start_s": round(start_s, 1),
+        "stream_1_reader_cpu_s": round(reader_cpu_s / repeats, 2),
     }  # fmt: skip
-    for name, both in seconds.items():
-        walls, cpus = zip(*both, strict=True)
-        out |= {f"{name}_s": round(min(walls), 2), f"{name}_cpu_s": round(min(cpus), 2)}
+    memory = spent["memory"].sum((0, 1))
+    for name, one in spent.items():
+        wall, cpu = one.sum((0, 1))
+        out |= {f"{name}_s": round(wall / repeats, 2), f"{name}_cpu_s": round(cpu / repeats, 2)}
         if name != "memory":
-            for kind, i in (("", 0), ("_cpu", 1)):
-                ratios = [one[i] / other[i] for one, other in zip(both, seconds["memory"], strict=True)]
-                out[f"{name}{kind}_ratio"] = round(statistics.median(ratios), 3)
-                out[f"{name}{kind}_ratios"] = [round(ratio, 3) for ratio in ratios]
+            out |= {f"{name}_ratio": round(wall / memory[0], 3), f"{name}_cpu_ratio": round(cpu / memory[1], 3)}
+            steps_alone = np.median(one[..., 1]) / np.median(spent["memory"][..., 1])
+            out[f"{name}_step_cpu_ratio"] = round(float(steps_alone), 3)
     return {"streaming": out}
 
 
-def _cpu() -> float:
-    """CPU seconds of this process and of those that read for it."""
-    total = time.process_time()
-    for child in psutil.Process().children(recursive=True):
-        times = child.cpu_times()
-        total += times.user + times.system
-    return total
+def _cpu_of_readers() -> float:
+    """CPU seconds of the processes that read for this one."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
 
 
 def main() -> None:
@@ -290,7 +299,7 @@ def main() -> None:
         if args.scaling or args.quick:
             out |= scaling(args.quick)
         if args.streaming or args.quick:
-            size = (6, 300, 40, 1) if args.quick else (40, WINDOW, 108, 3)
+            size = (6, 300, 40, 1) if args.quick else (32, WINDOW, 108, 2)
             out |= streaming(Path(name) / "windows", *size)
     print(json.dumps(out))
 
