@@ -273,6 +273,7 @@ def test_names_of__from_text_and_lists():
     bell = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
     assert SPECS["epi-graphreg"].training == bell
 
+
 def test_training__presets_are_published_numbers():
     assert SPECS["epi-graphreg"].training == {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000}
     fine = SPECS["graphreg-epi"].training
