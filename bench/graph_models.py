@@ -159,7 +159,7 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
     before, walls, cpus = _memory("VmRSS"), [], []
-    deadline = time.perf_counter() + 6.0  # short epochs are repeated
+    deadline = time.perf_counter() + case["repeat_s"]  # short epochs are repeated
     while len(walls) < 2 or (time.perf_counter() < deadline and len(walls) < 20):
         wall, cpu = time.perf_counter(), time.process_time()
         steps.epoch(batches)
@@ -183,7 +183,7 @@ def scaling(quick: bool) -> dict[str, Any]:
         for_bins = [(bins, 20) for bins in (BINS[:2] if quick else BINS)]
         for_edges = [(5_000 if quick else AT_BINS[name], n) for n in (EDGES[:2] if quick else EDGES)]
         for bins, per_bin in dict.fromkeys(for_bins + for_edges):
-            case = {"model": name, "bins": bins, "per_bin": per_bin}
+            case = {"model": name, "bins": bins, "per_bin": per_bin, "repeat_s": 0.5 if quick else 6.0}
             command = [sys.executable, __file__, "--case", json.dumps(case)]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found = done[bins, per_bin] = json.loads(ended.stdout.splitlines()[-1])

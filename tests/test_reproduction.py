@@ -214,7 +214,7 @@ def test_command__other_parameters_are_refused(made, bell, capfd, words, says):
 
 def test_reproduce__what_was_begun_is_not_replaced_unless_asked(tmp_path, monkeypatch):
     # stopped before its table was written
-    options = {"seeds": 1, "models": ["ridge", "two-way-windows"], "progress": False}
+    options = {"seeds": 1, "models": ["two-way-windows"], "progress": False}
     with in_threads() as client:
         monkeypatch.setattr(reproduction, "write_parquet", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -226,7 +226,7 @@ def test_reproduce__what_was_begun_is_not_replaced_unless_asked(tmp_path, monkey
         made = reproduce_bell(
             tmp_path / "out", test_chromosomes=2, epochs=2, client=client, overwrite=True, **options
         )  # fmt: skip
-    assert made.table.loc[made.table["model"] == "two-way-windows", "epochs"].tolist() == [2, 2]
+    assert made.table["epochs"].tolist() == [2, 2]
 
 
 def test_reproduce__same_table_on_two_workers(made, table, tmp_path):
@@ -243,7 +243,7 @@ def test_reproduce__same_table_on_two_workers(made, table, tmp_path):
 def test_reproduce__seeds_are_other_chromosomes(made, table, tmp_path):
     with in_threads() as client:
         found = reproduce_bell(
-            tmp_path / "out", seeds=2, seed_offset=1, test_chromosomes=2, models=["ridge"], client=client,
+            tmp_path / "out", seeds=2, seed_offset=1, test_chromosomes=1, models=["ridge"], client=client,
             progress=False,
         )  # fmt: skip
     assert found.table["seed"].tolist() == [1, 2, 1, 2]
