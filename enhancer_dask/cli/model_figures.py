@@ -174,7 +174,9 @@ def layers_of(model: Any, batch: Any) -> list[Layer]:
     replicas = int(getattr(model, "replicas", 1))
 
     def n_new(module: Any) -> int:
-        new = {id(p): p.numel() for p in module.parameters() if p.requires_grad and id(p) not in counted}
+        new: dict[int, int] = {
+            id(p): p.numel() for p in module.parameters() if p.requires_grad and id(p) not in counted
+        }
         counted.update(new)
         return sum(new.values()) // replicas
 
