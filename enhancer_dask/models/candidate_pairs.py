@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.activity_by_contact import edge_places
+from enhancer_dask.models.metrics import GENE_MASKS
 from enhancer_dask.shard_store import Graph
 
 Ints = NDArray[np.int64]
-GENE_MASKS = ("gene_mask", "is_gene")
 BY_NODE, BY_PLACE = ("graph", "gene", "candidate"), ("gene", "chrom", "tss", "start", "end")
 KNOWN = ("is_linked", "effect")  # what a table of elements may know
 MIDDLE = 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.losses import Loss, mask_of, squared, sums
-from enhancer_dask.models.metrics import PUBLISHED_MASK, WINDOW
+from enhancer_dask.models.metrics import GENE_MASKS, PUBLISHED_MASK, WINDOW
 from enhancer_dask.models.registry import Expression
 
 try:
@@ -18,7 +18,6 @@ try:
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
-GENE_MASKS = ("gene_mask", "is_gene")
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -46,7 +45,7 @@ def loss_totals(
     totals = torch.zeros(n_losses + 1, dtype=torch.float64)  # the shape that all ranks have, also one without a graph
     with _judged(model):
         for batch in batches:
-            here = _moved(batch, device)
+            here = moved(batch, device)
             with torch.no_grad(), (context or nullcontext)():
                 if own is not None:
                     means = own(here, loss).reshape(1)
@@ -67,7 +66,7 @@ def error_totals(
     totals = torch.zeros(6, dtype=torch.float64)
     with _judged(model):
         for batch in batches:
-            here = _moved(batch, device)
+            here = moved(batch, device)
             if "y" not in here:
                 continue
             with torch.no_grad(), (context or nullcontext)():
@@ -106,7 +105,8 @@ def _judged(model: Expression) -> Iterator[None]:
         model.train(was_training)
 
 
-def _moved(batch: Data, device: Any) -> Data:
+def moved(batch: Data, device: Any) -> Data:
+    """The batch on a device; None: where it is."""
     return batch if device is None or batch.edge_index.device == device else batch.to(device)
 
 

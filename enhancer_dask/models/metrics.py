@@ -28,6 +28,8 @@ CONTACTS = (1, 5)
 """Least contacts of a gene with contacts, those of GraphReg."""
 WINDOW = (-5, 5)
 """Offsets from a gene's bin at which the simulated chromosomes write its expression."""
+GENE_MASKS = ("gene_mask", "is_gene")
+"""Variables of nodes that tell where genes start, of shards of contacts and of simulated ones."""
 PUBLISHED_MASK = (-3, 1)
 """Offsets from a gene's bin that Bell's evaluation counts."""
 

@@ -16,6 +16,7 @@ from enhancer_dask.errors import InputError, StoreError
 from enhancer_dask.io.files import check_free, is_url
 from enhancer_dask.io.tables import write_parquet, write_tsv
 from enhancer_dask.models.data import shard_loader
+from enhancer_dask.models.metrics import GENE_MASKS
 from enhancer_dask.models.runs import Run
 from enhancer_dask.shard_store import ShardStore
 
@@ -240,7 +241,7 @@ class NodeLayout:
         found["y"] = _target(batch, n)
         found["prediction"] = prediction.astype(np.float32)
         found["loss_mask"] = _mask(batch, ("loss_mask",), n, otherwise=True)
-        found["is_gene"] = _mask(batch, ("gene_mask", "is_gene"), n, otherwise=bool(self.genes))
+        found["is_gene"] = _mask(batch, GENE_MASKS, n, otherwise=bool(self.genes))
         source, target = batch.edge_index.numpy()
         found["n_contacts"] = np.bincount(target[source != target], minlength=n).astype(np.int32)
         x = batch.x.reshape(n, -1).numpy()

@@ -17,7 +17,7 @@ import numpy as np
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.graph_data import Batches, GraphSet
-from enhancer_dask.models.judging import error_totals, loss_totals
+from enhancer_dask.models.judging import error_totals, loss_totals, moved
 from enhancer_dask.models.losses import mask_of, mean_loss
 from enhancer_dask.models.options import TrainingOptions
 from enhancer_dask.models.progress import Board, History, Say
@@ -48,10 +48,6 @@ SAVE_EVERY_S = 30.0  # what an interruption may cost, beside the round it falls 
 def steps_at_once(options: TrainingOptions) -> bool:
     """Whether Lightning need not see the single steps: one process, and arithmetic as it is."""
     return options.devices == 1 and options.strategy == "auto" and options.precision == "32"
-
-
-def _moved(batch: Data, device: torch.device) -> Data:
-    return batch if batch.edge_index.device == device else batch.to(device)
 
 
 class DivergedError(InputError):
@@ -206,7 +202,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches that are kept in memory move once."""
-        return _moved(batch, device) if isinstance(batch, Data) else batch
+        return moved(batch, device) if isinstance(batch, Data) else batch
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """One step, the rest of which is left to Lightning, or all steps of a round."""
@@ -218,7 +214,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         parameters, clip = [p for group in optimiser.param_groups for p in group["params"]], self.options.gradient_clip
         for i, one in enumerate(batch):
             optimiser.zero_grad()
-            self._step_loss(_moved(one, self.device), first + i // per_epoch).backward()
+            self._step_loss(moved(one, self.device), first + i // per_epoch).backward()
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()

@@ -9,12 +9,10 @@ from enhancer_dask.errors import InputError
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
 
+from enhancer_dask.models.options import TrainingOptions  # noqa: E402
 from enhancer_dask.models.registry import SPECS, Expression, ModelSpec, build, n_parameters, register  # noqa: E402
 
-TRAINING = {
-    "loss", "optimiser", "lr", "weight_decay", "batch_size", "epochs", "patience", "check_every", "seed", "precision",
-    "accelerator", "devices", "num_workers", "in_memory", "gradient_clip",
-}  # fmt: skip
+TRAINING = set(TrainingOptions.model_fields)
 NAMES = (
     "epi-cnn", "epi-graphreg", "gcn", "gat", "gatv2", "mean", "sum", "graphreg-epi-cnn", "graphreg-epi", "seq-tracks",
     "seq-cnn", "seq-graphreg",
@@ -49,8 +47,10 @@ def test_build__what_is_unknown():
         build("epi-gnn")
     with pytest.raises(InputError, match="model 'epi-cnn': no option 'heads', it has in_channels, width"):
         build("epi-cnn", heads=2)
-    with pytest.raises(InputError, match="model 'epi-cnn' cannot be built with width='wide': "):
+    with pytest.raises(InputError, match="model 'epi-cnn': a convolution has 'wide' channels, want a whole number"):
         build("epi-cnn", width="wide")
+    with pytest.raises(InputError, match="model 'epi-cnn' cannot be built with dropout=2: "):
+        build("epi-cnn", dropout=2)
 
 
 def test_register__a_name_twice():
