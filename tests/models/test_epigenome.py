@@ -272,7 +272,6 @@ def test_names_of__from_text_and_lists():
         names_of("", "tracks")
 
 
-
 def test_training__presets_are_published_numbers():
     bell = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
     assert SPECS["epi-graphreg"].training == bell
