@@ -2,6 +2,7 @@
 #
 #     begin NAME COMMAND [ARGUMENT]...   start a part in the background, with a log of its own
 #     next                               wait until some part ends, and print its log with its time
+#     ended NAME...                      wait until these have ended; if any part has failed by then, finish
 #     finish                             wait for all of them; if any has failed, leave the script
 #     limit SECONDS                      parts that run longer, counted from now, are interrupted and have failed
 
@@ -42,6 +43,14 @@ report() {
     unset "part_name[$1]"
     printf '\n== %s: %s %ss (at %ss)\n' "$name" "$how" "$seconds" "$SECONDS"
     cat "${part_log[$1]}"
+}
+
+ended() {
+    local name
+    for name in "$@"; do
+        while [[ $'\n'$(printf '%s\n' "${part_name[@]}")$'\n' == *$'\n'"$name"$'\n'* ]]; do next; done
+    done
+    if ((${#part_failed[@]})); then finish; fi
 }
 
 finish() {

@@ -52,7 +52,8 @@ def test_train__its_job_script_trains_on_a_node(folder, slurm):
     assert json.loads(do(folder, *TRAIN))["test_mse"] == found["test_mse"]  # finished: nothing is trained here
 
 
-def test_train__several_seeds_are_tasks_of_jobs(folder, slurm):
+def test_train__several_seeds_are_tasks_of_jobs(folder, profile, slurm):
+    profile(jobs=1)
     arguments = ("train", "shards", "--model", "ridge", "--seeds", "2", "--out", "runs")
     do(folder, *arguments, "--profile", "slurm", "--no-progress")
     table = pd.read_parquet(folder / "runs" / "table.parquet")
