@@ -213,20 +213,28 @@ def reproduce_chunk(out: Path, dataset: str, seed: int, name: str, settings: Map
 
 def train_one(out: Path, dataset: str, seed: int, name: str, settings: Mapping[str, Any]) -> Run:
     """The training behind a row of the table, unless it is there."""
-    from enhancer_dask.models.registry import spec
     from enhancer_dask.models.training import train
 
     model, shards = ("two-way-windows", f"{dataset}-{seed}-pool") if name == POOL else (name, f"{dataset}-{seed}")
+    return train(out / "data" / shards, model, out / "runs" / f"{dataset}-{seed}-{name}",
+                 options=POOL_OPTIONS if name == POOL else {}, training=training_of(name, seed, settings),
+                 overwrite=settings.get("overwrite", False), progress=False)  # fmt: skip
+
+
+def training_of(name: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training has besides the preset of its model."""
+    from enhancer_dask.models.registry import spec
+
+    preset = spec("two-way-windows" if name == POOL else name).training
     given: dict[str, Any] = {"seed": seed, "accelerator": "cpu"}
     if name == POOL:
         given |= POOL_TRAINING
-    elif "check_every" not in spec(model).training:
+    elif "check_every" not in preset:
         given |= {"patience": settings["patience"]}
-    if settings["epochs"] is not None:
-        given |= {"epochs": settings["epochs"]}
-    options = POOL_OPTIONS if name == POOL else {}
-    return train(out / "data" / shards, model, out / "runs" / f"{dataset}-{seed}-{name}", options=options,
-                 training=given, overwrite=settings.get("overwrite", False), progress=False)  # fmt: skip
+    passes = given.get("epochs", preset.get("epochs"))
+    if settings["epochs"] is not None and passes is not None:
+        given |= {"epochs": min(passes, settings["epochs"])}
+    return given
 
 
 def _errors(found: pd.DataFrame) -> dict[str, float]:

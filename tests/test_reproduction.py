@@ -22,7 +22,7 @@ from enhancer_dask import reproduction  # noqa: E402
 from enhancer_dask.models import training  # noqa: E402
 from enhancer_dask.models.data import to_data  # noqa: E402
 from enhancer_dask.models.runs import load_model  # noqa: E402
-from enhancer_dask.reproduction import DATASETS, POOL, reproduce_bell  # noqa: E402
+from enhancer_dask.reproduction import DATASETS, POOL, reproduce_bell, training_of  # noqa: E402
 
 MODELS = ("epi-cnn", "two-way-windows", "ridge")
 SMALL = ["--epochs", "2", "--seeds", "1", "--test-chromosomes", "2", "--no-progress"]
@@ -275,3 +275,10 @@ def test_reproduce__numbers_that_make_no_sense(tmp_path):
     for name, value in (("seeds", 0), ("seed_offset", -1), ("test_chromosomes", 0), ("pool", -1), ("epochs", 0)):
         with pytest.raises(InputError, match=f"{name} is {value}, want at least"):
             reproduce_bell(tmp_path / "out", **{name: value})
+
+
+def test_training_of__epochs_are_a_limit_and_not_a_wish():
+    many, few = ({"epochs": n, "patience": 30} for n in (10_000, 2))
+    assert [training_of(name, 0, many)["epochs"] for name in ("gcn", "two-way-windows", POOL)] == [1000, 600, 15]
+    assert [training_of(name, 0, few)["epochs"] for name in ("gcn", "two-way-windows", POOL)] == [2, 2, 2]
+    assert "epochs" not in training_of("ridge", 0, few)
