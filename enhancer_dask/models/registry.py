@@ -143,8 +143,9 @@ def n_parameters(model: nn.Module) -> int:
 
 
 BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
-# Of GraphReg. Its Adam also shrinks the step by 1e-6 of it per window (``decay`` of Keras; no decay of weights), and
-# its counter of epochs without improvement starts at 1 and ends at 5: the fourth one ends the training.
+# Of GraphReg. Its Adam also divides the step by 1 + 1e-6 times the number of windows so far (``decay`` of Keras; no
+# decay of weights), which is left out here: 1% after 10,000 windows. Its counter of epochs without improvement starts
+# at 1 and ends at 5: the fourth one ends the training.
 GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
 SEQUENCE = {**GRAPHREG, "epochs": 100}
 # all chromosomes are one batch, so an epoch is one step

@@ -47,13 +47,14 @@ class TwoWayWindows(Expression):
         \sum_{r' \ne r} \big(1 - (t_{r' \to g}^l)^2\big),\ \log n_g\Big), \qquad
         s_r^{l+1} = s_r^0 + \sum_g m_{g \to r}^{l+1} \\
         z_{g + o} &\mathrel{+}= \sum_r (\tanh(s_r^L) a_o + b_o)^\top X_{r, o}, \qquad
-        y_i = \rho_\epsilon(w^\top X_i + z_i) + c, \qquad
+        y_i = \rho_\epsilon(w^\top X_i + d + z_i) + c, \qquad
         \rho_\epsilon(v) = \tfrac12 (v + \sqrt{v^2 + \epsilon^2})
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
     and are the same in every round. So whether a regulator activates or silences is inferred from its own signal and
-    from what its genes make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a
-    special case. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
+    from what its genes make of it. ``b`` and ``w`` are a linear path beside the gates: what a linked bin at
+    offset o says of the gene's bin at the same offset, which is the diagonal of the map that ridge regression (the
+    model ``ridge``) has between the two windows. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
 
     Parameters
     ----------
