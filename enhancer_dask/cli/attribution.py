@@ -38,7 +38,7 @@ def attribute(
         int | None,
         typer.Option(
             min=0,
-            help="Bins on both sides of a candidate, the finer ones where the model reads tracks in those; deletion takes the whole bins that they begin [default: 40 finer ones, else 1]."
+            help="Bins on both sides of a candidate, the finer ones where the model reads tracks in those; deletion takes the whole bins that they begin [default: 40 finer ones, else 1].",
         ),
     ] = None,
     positive: Annotated[

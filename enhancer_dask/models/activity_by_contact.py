@@ -42,7 +42,7 @@ def activity_by_contact(
     -------
     float64 array, shape (P,)
         0 to 1; sums to 1 over the pairs of a gene, or is 0 where none has activity and contact. So give all that are
-        within reach, not the candidates of interest alone. Unlike the published software adds no pseudocount to contacts.
+        within reach, not the candidates of interest alone. No pseudocount is added to contacts.
 
     Raises
     ------

@@ -52,9 +52,9 @@ class TwoWayWindows(Expression):
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
     and are the same in every round. So whether a regulator activates or silences is inferred from its own signal and
-    from what its genes make of it. ``b`` and ``w`` are a linear path beside the gates: what a linked bin at
-    offset o says of the gene's bin at the same offset, which is the diagonal of the map that ridge regression (the
-    model ``ridge``) has between the two windows. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
+    from what its genes make of it. ``b`` and ``w`` are a linear path beside the gates: of the map that the model
+    ``ridge`` has from a linked window to that of the gene, ``b`` is the diagonal, offset to the same offset. The scale
+    of the signal is kept (no norm), and only bins with edges carry more than the linear path.
 
     Parameters
     ----------

@@ -366,7 +366,10 @@ def test_attribute_command__errors_name_what_is_wrong(oracle_run, shards, tmp_pa
         (["--split", "tset"], "no graph is in split 'tset'"),
         (["--candidates", "near"], "near: no such file"),
         (["--method", ""], "no method is given, want some of gradient-x-input, integrated-gradients, shap, deletion"),
-        (["--method", "deletion,abc", "--contributions"], "contributions of bins are wanted, but methods are deletion, abc"),
+        (
+            ["--method", "deletion,abc", "--contributions"],
+            "contributions of bins are wanted, but methods are deletion, abc",
+        ),
         (["--method", "abc", "--contact", "oe"], "no contact 'oe'; it has sign, edge, power-law"),
     ):
         error = invoke(oracle_run, shards, "--out", out, *args, ok=False)
@@ -425,9 +428,7 @@ def test_score_shards__finer_bins_of_a_track_by_place(fine_shards):
 def test_score_shards__deletion_takes_the_whole_bins_that_the_finer_ones_begin(fine_shards, reach, whole_bins):
     folder, nodes = fine_shards
     table = pd.DataFrame({"graph": ["w"], "gene": [10], "candidate": [13]})
-    found = score_shards(
-        Fine(), folder, options=ScoreOptions(methods=("deletion",), candidates=table, reach=reach)
-    )
+    found = score_shards(Fine(), folder, options=ScoreOptions(methods=("deletion",), candidates=table, reach=reach))
     track = nodes["dnase"]  # the gene, bins 9 to 11, reads bins 10 to 12 at 2 and 9 to 11 at 7
     lost = [0, track[12, 2], track[12, 2] + track[11, 2] + track[11, 7]][whole_bins]
     assert found["deletion_signed"].tolist() == pytest.approx([lost], rel=1e-5)
