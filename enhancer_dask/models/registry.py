@@ -179,11 +179,11 @@ register(
     ),
     ModelSpec("seq-tracks", "sequence:SequenceTracks", "tracks at 100 bp from sequence (GraphReg)", training=SEQUENCE),
     ModelSpec(
-        "seq-cnn", "sequence:SequenceExpression", "sequence, dilated convolutions (GraphReg)",
+        "seq-cnn", "sequence_expression:SequenceExpression", "sequence, dilated convolutions (GraphReg)",
         {"head": "dilated"}, SEQUENCE,
     ),
     ModelSpec(
-        "seq-graphreg", "sequence:SequenceExpression", "sequence, attention over contacts (GraphReg)",
+        "seq-graphreg", "sequence_expression:SequenceExpression", "sequence, attention over contacts (GraphReg)",
         training=SEQUENCE,
     ),
     ModelSpec("ridge", "baselines:LinkedWindows", "ridge regression on own and linked windows by offset"),
