@@ -26,6 +26,8 @@ class Expression(nn.Module):
 
     closed_form = False
     """Learns by :meth:`fit` in one pass, without gradients."""
+    gate_layers = 1
+    """Layers of which :meth:`edge_gates` tells, one after the other."""
     chosen: Tensor
 
     def __init__(self) -> None:
@@ -45,7 +47,11 @@ class Expression(nn.Module):
         self.chosen.fill_(int(losses.nan_to_num(nan=torch.inf).argmin()))
 
     def edge_gates(self, batch: Data) -> Tensor | None:
-        """Weight that the model gives to each edge, shape (E, heads); None if it gives none."""
+        """Weight that the model gives to each edge, shape (E, gate_layers * heads); None if it gives none."""
+        return None
+
+    def parts(self, batch: Data) -> list[tuple[str, tuple[int, ...], int]] | None:
+        """Steps of the computation to draw: name, output shape, parameters; None if they are its modules."""
         return None
 
     def inputs(self, batch: Data) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ class SequenceExpression(Expression):
         edge_weight: str | None = None,
     ) -> None:
         super().__init__()
-        self.form, self.edge_weight = form, edge_weight
+        self.form, self.edge_weight, self.gate_layers = form, edge_weight, graph_layers
         if form == "separate":
             _refuse_own(
                 base_widths=base_widths, base_pools=base_pools, base_dilated=base_dilated, track_kernel=track_kernel,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
 from enhancer_dask.models.options import TrainingOptions
-from enhancer_dask.models.registry import Expression
+from enhancer_dask.models.registry import Expression, n_parameters
 from enhancer_dask.models.windows import Places, Sides, places, put_down, sides, windows
 
 try:
@@ -155,6 +155,25 @@ class TwoWayWindows(Expression):
         gates = self._gates(self._view(batch))
         sign = self.gated.mean(0).sign()  # a replica may have learnt both the other way round
         return (gates * sign)[:, self.ranking[: self.kept]].mean(1, keepdim=True)
+
+    def parts(self, batch: Data) -> list[tuple[str, tuple[int, ...], int]]:
+        """Windows, states, messages and read-out, with the parameters of one replica."""
+        view = self._view(batch)
+        states = ("encoder", "encoder_bias", "encoder_degree", "state", "state_bias")
+        messages = ("message", "message_bias", "reply", "reply_bias")
+
+        def size(names: tuple[str, ...]) -> int:
+            return sum(self.get_parameter(name).numel() for name in names) // self.replicas
+
+        n_edges, n_bins = len(view.sides.of_source), len(view.own)
+        rest = n_parameters(self) - size(states) - size(messages)
+        return [
+            ("windows", tuple(view.own.shape), 0),
+            ("states of regulators (f)", (len(view.linked),), size(states)),
+            (f"messages, there and back × {self.rounds} (h)", (n_edges,), size(messages)),
+            ("gates of edges", (n_edges,), 0),
+            ("linear read-out, soft ReLU", (n_bins,), rest),
+        ]
 
     def _view(self, batch: Data) -> _View:
         at, ends = places(batch, self.reach), sides(batch.edge_index)
