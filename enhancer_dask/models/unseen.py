@@ -68,9 +68,9 @@ def check_base(store: ShardStore, options: Mapping[str, Any], split: Split) -> N
         Naming the chromosomes or graphs, and both sets that they are in.
     """
     base = options.get("base")
-    for name, where, parts in (
-        (("test", split.test, PARTS), ("validation", split.validation, PARTS[:1])) if base else ()
-    ):
+    if not base:
+        return
+    for name, where, parts in (("test", split.test, PARTS), ("validation", split.validation, PARTS[:1])):
         seen = seen_of(lineage(base), rows_of(store, where), store, parts)
         if seen:
             raise InputError(f"base {str(base)!r} saw {seen}, which is in {name} here; want a base of the same split")

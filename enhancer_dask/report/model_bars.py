@@ -22,8 +22,8 @@ LABEL = "table of models"
 METRICS = {"test_mse": "test error (MSE)", "roi_mse": "test error in gene regions (MSE)"}
 FLOOR, PUBLISHED = "floor_mse", {"test_mse": "published_mse", "roi_mse": "published_roi_mse"}
 NOTES = {  # data set -> what must be said wherever it is shown
-    "enhancers": "A plain ridge regression on linked windows solves 'enhancers': there a model shows only that it reads "
-    "edges."
+    "enhancers": "A plain ridge regression on linked windows solves 'enhancers': there a model shows only that it "
+    "reads edges."
 }
 BAR, OPACITY = 0.62, 0.75  # share of a bar's place
 NOTE_LETTERS, NOTE_LINE = 17, 0.13  # of a note: letters an inch; inches
