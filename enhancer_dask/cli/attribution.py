@@ -36,7 +36,10 @@ def attribute(
     ] = "edges",
     reach: Annotated[
         int | None,
-        typer.Option(min=0, help="Bins on both sides of a candidate [default: 40 of a track in finer bins, else 1]."),
+        typer.Option(
+            min=0,
+            help="Bins on both sides of a candidate, the finer ones where the model reads tracks in those; deletion takes the whole bins that they begin [default: 40 finer ones, else 1].",
+        ),
     ] = None,
     positive: Annotated[
         bool, typer.Option("--positive", help="Score positive contributions only, as published: no silencers.")

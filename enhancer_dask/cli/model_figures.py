@@ -157,14 +157,30 @@ def _of_models(runs: dict[str, Run], graph: Graph) -> dict[str, Any]:
     with torch.inference_mode():
         for name, run in runs.items():
             model = run.model()
-            layers[name] = layers_of(model, batch)
+            layers[name] = model.parts(batch) or layers_of(model, batch)
             values = model.edge_gates(batch)
             if values is not None and len(values):  # none of a graph without edges
-                heads = {f"gate_{i + 1}": column for i, column in enumerate(values.numpy(force=True).T)}
+                columns = values.numpy(force=True).T
+                heads = dict(zip(gate_names(len(columns), model.gate_layers), columns, strict=True))
                 gates[name] = pd.DataFrame(
                     {"graph": graph.name, "source": graph.source, "target": graph.target, **heads}
                 )
     return {"gates": gates or None, "layers": {name: found for name, found in layers.items() if found}}
+
+
+def gate_names(n: int, layers: int) -> list[str]:
+    """Columns of the gates of a model, layer by layer and head by head.
+
+    Examples
+    --------
+    >>> gate_names(1, 1), gate_names(2, 1), gate_names(3, 3)[-1], gate_names(4, 2)[-1]
+    (['gate'], ['gate_1', 'gate_2'], 'gate_layer 3', 'gate_layer 2, head 2')
+    """
+    heads = n // layers
+    if layers == 1:
+        return ["gate"] if heads == 1 else [f"gate_{head + 1}" for head in range(heads)]
+    of_layer = [f"gate_layer {layer + 1}" for layer in range(layers)]
+    return [name + (f", head {head + 1}" if heads > 1 else "") for name in of_layer for head in range(heads)]
 
 
 def layers_of(model: Any, batch: Any) -> list[Layer]:

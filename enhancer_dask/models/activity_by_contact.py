@@ -15,11 +15,11 @@ Floats = NDArray[np.float64]
 OF_EDGES = ("degree", "strength")  # features that are no activity
 CONTACTS = ("balanced", "count", "log_count", "oe", "binary")  # edge weights that are contacts, best first
 EDGE, POWER_LAW = "edge", "power-law"
-GAMMA = 0.87
+GAMMA, REACH_BP = 0.87, 5e6
 
 
 def activity_by_contact(
-    gene: ArrayLike, activity: ArrayLike, contact: ArrayLike, distance_bp: ArrayLike, *, reach_bp: float = 5e6
+    gene: ArrayLike, activity: ArrayLike, contact: ArrayLike, distance_bp: ArrayLike, *, reach_bp: float = REACH_BP
 ) -> Floats:
     r"""Share of a candidate in all activity that reaches a gene [1]_.
 
@@ -41,7 +41,8 @@ def activity_by_contact(
     Returns
     -------
     float64 array, shape (P,)
-        0 to 1; sums to 1 over the candidates of a gene, or is 0 where none has activity and contact.
+        0 to 1; sums to 1 over the pairs of a gene, or is 0 where none has activity and contact. So give all that are
+        within reach, not the candidates of interest alone. No pseudocount is added to contacts.
 
     Raises
     ------

@@ -142,26 +142,6 @@ def attribute_channels(
     return found
 
 
-def fine_contributions(channels: dict[str, Floats]) -> Floats | None:
-    """Contributions in bins finer than the nodes, where all inputs of a model have them.
-
-    Parameters
-    ----------
-    channels : dict of arrays
-        Of :func:`attribute_channels`.
-
-    Returns
-    -------
-    float32 array, shape (G, N * k), or None
-        Summed over tracks of shape (N, k); None if an input is no track, or they have different bins.
-    """
-    tracks = [values for name, values in channels.items() if name != "x" and values.ndim == 3]
-    if len(tracks) < len(channels) or len({values.shape for values in tracks}) != 1:
-        return None
-    total: Floats = np.sum(tracks, axis=0, dtype=np.float32)
-    return total.reshape(len(total), -1)
-
-
 def path_points(method: str, n_steps: int, n_samples: int, seed: int) -> Path:
     """Where on the way from baseline (0) to input (1) the gradients are taken, and their weights, which sum to 1.
 

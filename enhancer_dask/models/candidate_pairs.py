@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.io.chromosomes import ChromosomeNames
 from enhancer_dask.models.activity_by_contact import edge_places
 from enhancer_dask.models.metrics import GENE_MASKS
 from enhancer_dask.shard_store import Graph
@@ -93,6 +94,8 @@ def check_elements(table: pd.DataFrame, label: str) -> pd.DataFrame:
         )
     numbers = {*want, *KNOWN} & set(table.columns) - {"graph", "chrom", *(["gene"] if want is BY_PLACE else [])}
     table = table.copy()
+    if want is BY_PLACE:
+        table["gene"] = table["gene"].astype(str)  # Entrez's names are numbers
     for name in sorted(numbers):
         values = pd.to_numeric(table[name], errors="coerce")
         if values.isna().any() and name != "effect":
@@ -103,6 +106,17 @@ def check_elements(table: pd.DataFrame, label: str) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def with_names_of(index: pd.DataFrame, elements: pd.DataFrame) -> pd.DataFrame:
+    """Elements with their chromosomes called as in the index of shards: ``chr1`` for ``1``; others as they are."""
+    if "chrom" not in index or "chrom" not in elements or "graph" in elements:
+        return elements
+    there = [str(name) for name in index["chrom"].unique()]
+    names = ChromosomeNames(dict.fromkeys(there, 0), "elements")
+    given = elements["chrom"].astype(str)
+    called = {name: there[names.code(name)] if names.code(name) >= 0 else name for name in given.unique()}
+    return elements.assign(chrom=given.map(called))
+
+
 def element_candidates(graph: Graph, elements: pd.DataFrame, bin_size: int | None) -> pd.DataFrame:
     """The tested elements whose gene is in the loss mask of a graph.
 
@@ -111,7 +125,7 @@ def element_candidates(graph: Graph, elements: pd.DataFrame, bin_size: int | Non
     graph : Graph
         With the labels chrom and start, where the elements are given by place.
     elements : DataFrame
-        Of :func:`check_elements`.
+        Of :func:`check_elements`, with the graph's name of its chromosome.
     bin_size : int, optional
         bp of a bin, where the elements are given by place.
 

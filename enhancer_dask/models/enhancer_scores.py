@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.models.metrics import spearman
 
 Floats = NDArray[np.float64]
 COARSE_REACH, FINE_REACH = 1, 40  # bins around a candidate: of the graph, and of 100 bp as published
@@ -173,10 +174,7 @@ def _spearman(scores: pd.Series, effect: pd.Series | None) -> float:
     if effect is None:
         return float("nan")
     known = effect.notna().to_numpy()
-    x, y = scores.to_numpy()[known], effect.to_numpy()[known]
-    if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return spearman(scores.to_numpy()[known], effect.to_numpy()[known])
 
 
 def _agreement(signed: pd.Series | None, sign: pd.Series | None, labels: NDArray[np.bool_]) -> float:

@@ -122,6 +122,7 @@ class EpiGraphReg(Expression):
     ) -> None:
         super().__init__()
         self.in_channels, self.edge_weight, self.output = in_channels, edge_weight, output_of(output)
+        self.gate_layers = graph_layers
         self.encoder = _encoder(in_channels, width, depth, kernel, dropout, norm)
         self.norms = nn.ModuleList(norm_of(norm, width) for _ in range(graph_layers))
         self.layers = nn.ModuleList(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from enhancer_dask.models.data import ShardDataset
 from enhancer_dask.models.gene_table import gene_table, mark_genes, read_starts
 from enhancer_dask.models.metrics import CONTACTS, EXPRESSED, counted_bins, metrics_table, wilcoxon_table
 from enhancer_dask.models.predictions import predict
-from enhancer_dask.models.runs import Run, shards_hash
+from enhancer_dask.models.runs import Run
+from enhancer_dask.models.unseen import seen_of
 from enhancer_dask.shard_store import ShardStore
 
 METRICS, GENES, WILCOXON, PREDICTIONS = "metrics.csv", "genes.parquet", "wilcoxon.csv", "predictions.parquet"
@@ -136,7 +135,11 @@ def evaluate(
     runs = {label: Run(Path(path)) for label, path in models.items() if Path(path).suffix != ".parquet"}
     if not allow_train:
         for label, run in runs.items():
-            check_unseen(run, index, ShardStore(Path(shards)), label)
+            seen = seen_of(run.description, index, ShardStore(Path(shards)))
+            if seen:
+                raise InputError(
+                    f"model {label!r} ({run.path}) saw {seen}; choose others with split or where, or allow it"
+                )
     tables = {
         label: predict(
             path, shards, split=split, where=where, batch_size=batch_size, num_workers=num_workers,
@@ -222,79 +225,3 @@ def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 raise InputError(f"predictions of {label!r} have another {column!r} than those of {first!r}")
         base[f"prediction_{label}"] = same["prediction"].to_numpy()
     return base
-
-
-# -- nothing seen in training ----------------------------------------------------------------------------------
-
-
-def check_unseen(run: Run, index: pd.DataFrame, store: ShardStore, label: str) -> None:
-    """Refuse graphs on which a model was trained, or by which it was chosen.
-
-    Parameters
-    ----------
-    run : Run
-    index : DataFrame
-        Rows of the graphs to judge by.
-    store : ShardStore
-        Where they are.
-    label : str
-        Of the model, for messages.
-
-    Raises
-    ------
-    InputError
-        Naming the chromosomes, or the first graph, and the part of the training that they are of.
-
-    Notes
-    -----
-    A run says in ``splits`` what it took for training and validation: a condition on the index, or a mapping with
-    some of ``where`` (that condition), ``chroms``, ``names`` (of the graphs) and ``names_digest``. Chromosomes count
-    whatever shards they are in; other graphs within the same shards only, since all simulations call theirs alike. A
-    run that says nothing of a part is taken to have seen none of it.
-    """
-    splits, same = run.description.get("splits"), _same_shards(run.description, store)
-    for part in ("train", "validation"):
-        said = splits.get(part) if isinstance(splits, Mapping) else None
-        chroms, names = _seen(said, index, store, same=same)
-        both = sorted(chroms & _chroms(index)) or sorted(names & set(index["name"].astype(str)))
-        if both:
-            what = "chromosome" if chroms & _chroms(index) else "graph"
-            raise InputError(
-                f"model {label!r} ({run.path}) saw {what} {', '.join(both[:5])} in {part}; choose others with split or "
-                "where, or allow it"
-            )
-
-
-def _seen(said: Any, index: pd.DataFrame, store: ShardStore, *, same: bool) -> tuple[set[str], set[str]]:
-    """Chromosomes and names of graphs of one part of a training, as far as the run says."""
-    said = {"where": said} if isinstance(said, str) else said
-    if not isinstance(said, Mapping):
-        return set(), set()
-    chroms, names = {str(c) for c in said.get("chroms") or ()}, {str(n) for n in said.get("names") or ()}
-    if said.get("names_digest") == names_digest(index["name"]):
-        names |= set(index["name"].astype(str))
-    condition = said.get("where")
-    if isinstance(condition, str) and (same or "chrom" in condition):
-        with suppress(Exception):  # a condition on columns that these shards do not have
-            rows = (store.index if same else index).query(condition)
-            chroms, names = chroms | _chroms(rows), names | set(rows["name"].astype(str))
-    return chroms, names if same else set()
-
-
-def _chroms(index: pd.DataFrame) -> set[str]:
-    """Chromosomes of graphs; a graph of several is called ``chr2+chr11``."""
-    return {part for c in index["chrom"].unique() for part in str(c).split("+")} if "chrom" in index else set()
-
-
-def names_digest(names: Iterable[str]) -> str:
-    """By which a set of graphs is known again: a hash of their sorted names."""
-    return hashlib.blake2b("\n".join(sorted(map(str, names))).encode(), digest_size=16).hexdigest()
-
-
-def _same_shards(description: Mapping[str, Any], store: ShardStore) -> bool:
-    """Whether a run was trained on these shards: as their hash, or their parameters, tell; without both it may be."""
-    if "shards_hash" in description:
-        return bool(description["shards_hash"] == shards_hash(store))
-    shards = description.get("shards")
-    recorded = shards.get("params") if isinstance(shards, Mapping) else None
-    return recorded is None or recorded == store.params

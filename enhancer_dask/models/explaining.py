@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from enhancer_dask.errors import InputError
 from enhancer_dask.io.files import check_free, staged
 from enhancer_dask.io.tables import read_table, write_parquet
+from enhancer_dask.models.attribution import GRADIENT_METHODS
 from enhancer_dask.models.candidate_pairs import check_elements
 from enhancer_dask.models.enhancer_scores import judge
 from enhancer_dask.models.runs import load_model
@@ -35,7 +37,7 @@ def read_candidates(text: str) -> str | int | pd.DataFrame:
         return text
     if text.isdigit():
         return int(text)
-    return check_elements(read_table(text, text=("graph", "chrom")), text)
+    return check_elements(read_table(text, text=("graph", "chrom", "gene")), text)
 
 
 def explain(
@@ -73,8 +75,18 @@ def explain(
     -------
     dict
         What was written, and the AUPRC of each method.
+
+    Raises
+    ------
+    InputError
+        If contributions are wanted of methods that have none: deletion and abc.
     """
     options, out = options or ScoreOptions(), Path(out)
+    if contributions and not set(options.methods) & set(GRADIENT_METHODS):
+        raise InputError(
+            f"contributions of bins are wanted, but methods are {', '.join(options.methods)}; want one of "
+            f"{', '.join(GRADIENT_METHODS)} among them"
+        )
     check_free(out, SCORES, overwrite=overwrite)
     model = load_model(run)
     meta = {"run": str(run), "shards": str(shards), "methods": list(options.methods)}

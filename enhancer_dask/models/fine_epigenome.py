@@ -83,7 +83,7 @@ class FineEpigenome(Expression):
         edge_weight: str | None = None,
     ) -> None:
         super().__init__()
-        self.tracks, self.edge_weight = names_of(tracks, "tracks"), edge_weight
+        self.tracks, self.edge_weight, self.gate_layers = names_of(tracks, "tracks"), edge_weight, graph_layers
         if len(kernels) != len(pools):
             raise InputError(f"kernels is {tuple(kernels)}, pools {tuple(pools)}; want as many of both")
         self.trunk = PoolingTrunk(len(self.tracks), width, kernels, pools, dropout=dropout, momentum=momentum)

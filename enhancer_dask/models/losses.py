@@ -106,6 +106,8 @@ def mean_loss(name: str, *, delta: float = 1.0) -> Loss:
     values = per_bin(name, delta=delta)
 
     def loss(prediction: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            y = torch.where(mask, y, 0.0)  # a target that is not known would leave no gradient: 0 * NaN is NaN
         total, n = sums(values(prediction, y), mask)
         return total / (n.clamp_min(1) if isinstance(n, Tensor) else max(n, 1))
 

@@ -26,6 +26,8 @@ class Expression(nn.Module):
 
     closed_form = False
     """Learns by :meth:`fit` in one pass, without gradients."""
+    gate_layers = 1
+    """Layers of which :meth:`edge_gates` tells, one after the other."""
     chosen: Tensor
 
     def __init__(self) -> None:
@@ -45,7 +47,11 @@ class Expression(nn.Module):
         self.chosen.fill_(int(losses.nan_to_num(nan=torch.inf).argmin()))
 
     def edge_gates(self, batch: Data) -> Tensor | None:
-        """Weight that the model gives to each edge, shape (E, heads); None if it gives none."""
+        """Weight that the model gives to each edge, shape (E, gate_layers * heads); None if it gives none."""
+        return None
+
+    def parts(self, batch: Data) -> list[tuple[str, tuple[int, ...], int]] | None:
+        """Steps of the computation to draw: name, output shape, parameters; None if they are its modules."""
         return None
 
     def inputs(self, batch: Data) -> dict[str, Tensor]:
@@ -143,8 +149,9 @@ def n_parameters(model: nn.Module) -> int:
 
 
 BELL = {"loss": "mse", "lr": 1e-3, "batch_size": 1, "epochs": 1000, "threads": 1}
-# Of GraphReg. Its Adam also shrinks the step by 1e-6 of it per window (``decay`` of Keras; no decay of weights), and
-# its counter of epochs without improvement starts at 1 and ends at 5: the fourth one ends the training.
+# Of GraphReg. Its Adam also divides the step by 1 + 1e-6 times the number of windows so far (``decay`` of Keras; no
+# decay of weights), which is left out here: 1% after 10,000 windows. Its counter of epochs without improvement starts
+# at 1 and ends at 5: the fourth one ends the training.
 GRAPHREG = {"loss": "poisson", "lr": 2e-4, "batch_size": 1, "epochs": 200, "patience": 4}
 SEQUENCE = {**GRAPHREG, "epochs": 100}
 # all chromosomes are one batch, so an epoch is one step
@@ -178,11 +185,11 @@ register(
     ),
     ModelSpec("seq-tracks", "sequence:SequenceTracks", "tracks at 100 bp from sequence (GraphReg)", training=SEQUENCE),
     ModelSpec(
-        "seq-cnn", "sequence:SequenceExpression", "sequence, dilated convolutions (GraphReg)",
+        "seq-cnn", "sequence_expression:SequenceExpression", "sequence, dilated convolutions (GraphReg)",
         {"head": "dilated"}, SEQUENCE,
     ),
     ModelSpec(
-        "seq-graphreg", "sequence:SequenceExpression", "sequence, attention over contacts (GraphReg)",
+        "seq-graphreg", "sequence_expression:SequenceExpression", "sequence, attention over contacts (GraphReg)",
         training=SEQUENCE,
     ),
     ModelSpec("ridge", "baselines:LinkedWindows", "ridge regression on own and linked windows by offset"),

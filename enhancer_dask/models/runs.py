@@ -110,7 +110,7 @@ def describe(
         "schema_version": SCHEMA_VERSION,
         "software": __version__,
         "model": model,
-        "options": dict(options),
+        "options": {**options, "base": lineage(options["base"])} if options.get("base") else dict(options),
         "training": dict(training),
         "shards": str(store.path),
         "x": store.params.get("x"),
@@ -122,6 +122,28 @@ def describe(
         return dict(json.loads(json.dumps(description)))
     except TypeError as err:
         raise InputError(f"model {model!r}: an option cannot be written down ({err})") from err
+
+
+def lineage(base: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that another model stands on says of itself, wherever it is: the other's weights hold its own.
+
+    Parameters
+    ----------
+    base : path or mapping
+        Its folder, or what this function has returned.
+    """
+    said = base if isinstance(base, Mapping) else Run(Path(base)).description
+    return {name: said[name] for name in ("model", "options", "training", "splits", "shards_hash") if name in said}
+
+
+def with_base(options: Mapping[str, Any], fold: int | None) -> dict[str, Any]:
+    """Options of a model with the absolute folder of its base: that of the fold where ``base`` is a folder of folds."""
+    base = options.get("base")
+    if base is None or isinstance(base, Mapping):
+        return dict(options)
+    folder = Path(str(base)).absolute()
+    of_fold = folder / f"fold-{fold or 0:02d}"
+    return {**options, "base": str(of_fold if of_fold.is_dir() else folder)}
 
 
 def shards_hash(store: ShardStore) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.activity_by_contact import activity_by_contact, activity_of, contact_of
+from enhancer_dask.models.activity_by_contact import REACH_BP, activity_by_contact, activity_of, contact_of
 from enhancer_dask.models.candidate_pairs import (
     check_elements,
     element_candidates,
@@ -20,6 +20,7 @@ from enhancer_dask.models.candidate_pairs import (
     linked_candidates,
     near_candidates,
     simulated_truth,
+    with_names_of,
 )
 from enhancer_dask.models.enhancer_scores import COARSE_REACH, FINE_REACH, enhancer_scores, signed_scores
 from enhancer_dask.shard_store import Graph, ShardStore
@@ -28,12 +29,7 @@ try:
     from torch import nn
     from torch_geometric.data import Data
 
-    from enhancer_dask.models.attribution import (
-        GRADIENT_METHODS,
-        attribute,
-        attribute_channels,
-        fine_contributions,
-    )
+    from enhancer_dask.models.attribution import GRADIENT_METHODS, attribute, attribute_channels
     from enhancer_dask.models.copies import input_tensors, on_device
     from enhancer_dask.models.data import ShardDataset, to_data
     from enhancer_dask.models.deletion import deletion
@@ -54,7 +50,8 @@ class ScoreOptions:
     """``edges``: bins with an edge to the gene; a number: all bins up to so many bins away; a table of elements, see
     :func:`enhancer_dask.models.candidate_pairs.check_elements`."""
     reach: int | None = None
-    """Bins on both sides of a candidate: of a fine track 40, else of the graph 1."""
+    """Bins on both sides of a candidate: of the finer ones where the model reads tracks in those alone, 40 by default,
+    else of the graph, 1 by default. Deletion takes whole bins of the graph: 1, or as many as the finer ones begin."""
     gene_reach: int = 1
     """Bins on both sides of a gene whose prediction is its own."""
     absolute: bool = True
@@ -75,6 +72,8 @@ class ScoreOptions:
     """Copies of a graph that pass the model together."""
 
     def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError(f"no method is given, want some of {', '.join(METHODS)}")
         for method in self.methods:
             if method not in METHODS:
                 raise InputError(f"method is {method!r}, want one of {', '.join(METHODS)}")
@@ -136,7 +135,8 @@ def score_shards(
         raise InputError(f"limit is {limit}, want at least 1")
     dataset = ShardDataset(shards, split=split, where=where, shuffle=False)
     if isinstance(options.candidates, pd.DataFrame):
-        check_elements(options.candidates, "elements")
+        elements = check_elements(options.candidates, "elements")
+        options = replace(options, candidates=with_names_of(dataset.store.index, elements))
     tables, n_genes, seen = [], 0, set()
     for graph in _graphs(dataset.store, dataset.index):
         pairs = _pairs(graph, dataset.store, options, genes, None if limit is None else limit - n_genes)
@@ -175,8 +175,7 @@ def _pairs(
 ) -> pd.DataFrame:
     """Candidates of the genes of a graph that are wanted."""
     if isinstance(options.candidates, pd.DataFrame):
-        elements = check_elements(options.candidates, "elements")
-        pairs = element_candidates(graph, elements, _bin_size(options, store, simulated=False))
+        pairs = element_candidates(graph, options.candidates, _bin_size(options, store, simulated=False))
         names = pairs.get("gene_name", pd.Series([""] * len(pairs), index=pairs.index)).astype(str)
         if wanted is not None:
             by_node = [f"{graph.name}:{gene}" for gene in pairs["gene"]]
@@ -211,50 +210,54 @@ def _scored(
     on_contributions: OnContributions | None,
 ) -> pd.DataFrame:
     data = to_data(graph)
+    per_bin = _per_bin(model, data) if set(options.methods) - {"abc"} else 1
     for method, column in zip(options.methods, score_columns(options.methods), strict=True):
         if method == "abc":
             pairs[column] = _abc(graph, store, pairs, options)
         elif method == "deletion":
-            pairs[column], pairs[f"{column}_signed"] = _deleted(model, data, pairs, options)
+            pairs[column], pairs[f"{column}_signed"] = _deleted(model, data, pairs, options, per_bin)
         else:
             genes = pd.unique(pairs["gene"]).astype(np.int64)
-            whole, fine = _contributions(model, data, genes, method, options)
+            found = _contributions(model, data, genes, method, options, per_bin)
             if on_contributions is not None:
+                whole = found.reshape(len(genes), graph.n_nodes, per_bin).sum(axis=2)
                 on_contributions(graph, genes, method, whole)
-            found = _near(whole if fine is None else fine, graph.n_nodes, genes, pairs, options)
-            pairs[column], pairs[f"{column}_signed"] = found
+            pairs[column], pairs[f"{column}_signed"] = _near(found, per_bin, genes, pairs, options)
     if store.params.get("simulation") == "chromosomes" and "is_linked" not in pairs:
         pairs = simulated_truth(graph, pairs, options.gene_reach)
     return pairs
 
 
+def _per_bin(model: nn.Module, data: Data) -> int:
+    """Finer bins in a bin, where the model reads tracks in those alone; else 1."""
+    inputs = input_tensors(model, on_device(model, data))
+    (shape, *others) = {tuple(values.shape) for values in inputs.values()}
+    return 1 if "x" in inputs or others or len(shape) != 2 else int(shape[1])
+
+
 def _contributions(
-    model: nn.Module, data: Data, genes: NDArray[np.int64], method: str, options: ScoreOptions
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Of bins, and of finer bins where the model reads those only."""
+    model: nn.Module, data: Data, genes: NDArray[np.int64], method: str, options: ScoreOptions, per_bin: int
+) -> NDArray[np.float32]:
+    """Of the bins of a graph, or of the finer ones, shape (G, N * per_bin)."""
     keywords: dict[str, Any] = {
         "method": method, "reach": options.gene_reach, "n_steps": options.n_steps, "n_samples": options.n_samples,
         "baseline": options.baseline, "seed": options.seed, "copies": options.copies,
     }  # fmt: skip
-    inputs = input_tensors(model, on_device(model, data))
-    if "x" in inputs or any(values.dim() != 2 for values in inputs.values()):
-        return attribute(model, data, genes, **keywords), None
-    fine = fine_contributions(attribute_channels(model, data, genes, **keywords))
-    if fine is None:
-        return attribute(model, data, genes, **keywords), None
-    return fine.reshape(len(genes), int(data.num_nodes), -1).sum(axis=2), fine
+    if per_bin == 1:
+        return attribute(model, data, genes, **keywords)
+    tracks = list(attribute_channels(model, data, genes, **keywords).values())
+    return np.asarray(np.sum(tracks, axis=0, dtype=np.float32)).reshape(len(genes), -1)
 
 
 def _near(
     contributions: NDArray[np.float32],
-    n_nodes: int,
+    per_bin: int,
     genes: NDArray[np.int64],
     pairs: pd.DataFrame,
     options: ScoreOptions,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores and signed contributions of pairs, gene by gene."""
     row_of = {gene: row for row, gene in enumerate(genes.tolist())}
-    per_bin = contributions.shape[1] // n_nodes
     reach = options.reach if options.reach is not None else (FINE_REACH if per_bin > 1 else COARSE_REACH)
     middle = np.floor((pairs["candidate"] + pairs["at"]).to_numpy() * per_bin).astype(np.int64)
     score, signed = np.zeros(len(pairs)), np.zeros(len(pairs))
@@ -266,12 +269,12 @@ def _near(
 
 
 def _deleted(
-    model: nn.Module, data: Data, pairs: pd.DataFrame, options: ScoreOptions
+    model: nn.Module, data: Data, pairs: pd.DataFrame, options: ScoreOptions, per_bin: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What genes lose with a candidate: as a share of the largest loss among the gene's candidates, and as it is."""
     genes, gene = np.unique(pairs["gene"].to_numpy(), return_inverse=True)
     bins, bin_ = np.unique(pairs["candidate"].to_numpy(), return_inverse=True)
-    width = COARSE_REACH if options.reach is None else options.reach
+    width = COARSE_REACH if options.reach is None else -(-options.reach // per_bin)
     change = deletion(
         model, data, genes, bins, mode=options.deletion, width=width, baseline=options.baseline,
         reach=options.gene_reach, copies=options.copies,
@@ -286,11 +289,16 @@ def _deleted(
 
 
 def _abc(graph: Graph, store: ShardStore, pairs: pd.DataFrame, options: ScoreOptions) -> NDArray[np.float64]:
-    columns = tuple(map(str, store.params.get("x", ())))
-    gene, candidate = pairs["gene"].to_numpy(), pairs["candidate"].to_numpy()
-    away = pairs["distance"].to_numpy(np.float64) * (_bin_size(options, store) or 1)
-    activity = activity_of(graph, columns, options.activity)[candidate]
-    return activity_by_contact(gene, activity, contact_of(graph, gene, candidate, away, options.contact), away)
+    """Of the pairs, as a share of all bins within reach of a gene, whichever of them are candidates."""
+    bin_size = _bin_size(options, store) or 1
+    near = near_candidates(graph, pd.unique(pairs["gene"]), max(1, int(REACH_BP) // bin_size))
+    wanted, others = (of["gene"].to_numpy() * graph.n_nodes + of["candidate"].to_numpy() for of in (pairs, near))
+    keys = np.union1d(wanted, others)  # elements may share a bin, or lie in that of the gene
+    gene, candidate = np.divmod(keys, graph.n_nodes)
+    away = (candidate - gene) * float(bin_size)
+    activity = activity_of(graph, tuple(map(str, store.params.get("x", ()))), options.activity)[candidate]
+    contact = contact_of(graph, gene, candidate, away, options.contact)
+    return activity_by_contact(gene, activity, contact, away)[np.searchsorted(keys, wanted)]
 
 
 def _rows_of_genes(pairs: pd.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -1,4 +1,4 @@
-"""Expression from DNA: a base that predicts tracks at 100 bp, and Seq-GraphReg and Seq-CNN on top of it.
+"""From DNA to tracks at 100 bp: what Seq-GraphReg and Seq-CNN stand on.
 
 Sequence is read in pieces of 100 kb, some at a time, and each group of pieces is computed again for the gradient
 instead of kept, so the memory is that of one group however long the window is.
@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import exp, prod
-from pathlib import Path
+from math import prod
 from typing import cast
 
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.blocks import DilatedStack, PoolingTrunk, batch_norm, conv, names_of, start_as_keras
+from enhancer_dask.models.blocks import DilatedStack, batch_norm, conv, names_of, start_as_keras
 from enhancer_dask.models.data import one_hot
-from enhancer_dask.models.fine_epigenome import TRACKS, head_of, tracks_of
-from enhancer_dask.models.layers import edge_weight as weight_named
+from enhancer_dask.models.fine_epigenome import TRACKS, tracks_of
+from enhancer_dask.models.losses import Loss, mask_of
 from enhancer_dask.models.registry import Expression
-from enhancer_dask.models.runs import load_model
 from enhancer_dask.models.strands import lengths
 
 try:
@@ -29,9 +27,6 @@ try:
     from torch_geometric.data import Data
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-FORMS = ("separate", "end-to-end")
 
 
 class SequenceTracks(Expression):
@@ -45,8 +40,9 @@ class SequenceTracks(Expression):
     - for each track a convolution over ``track_kernel`` and exp.
 
     It learns tracks, not expression: the trainer's hooks :meth:`training_loss` and :meth:`validation_loss` take the
-    mean over tracks of the loss in the bins of ``loss_mask``. ``forward`` has one number per bin for the tables of
-    predictions: the predicted signal of the bin, summed over its tracks and fine bins.
+    mean over tracks of the loss in the bins of ``loss_mask``, and do not read pieces that go together and have none of
+    them. ``forward`` has one number per bin for the tables of predictions: the predicted signal of the bin, summed over
+    its tracks and fine bins.
 
     Parameters
     ----------
@@ -65,6 +61,11 @@ class SequenceTracks(Expression):
         Bins in a piece of sequence: 20 of 5 kb.
     at_once : int
         Pieces that are computed together, and over which batch norm takes its means in training: the published batch.
+
+    Notes
+    -----
+    Published training takes a step after each ``at_once`` pieces; here a window is a step, of the mean over its pieces:
+    one for five with 20 pieces in the loss mask.
 
     References
     ----------
@@ -121,15 +122,22 @@ class SequenceTracks(Expression):
 
     def validation_loss(self, batch: Data, loss: Loss) -> Tensor:
         """The same: what early stopping looks at."""
-        return self.track_losses(self.predict_tracks(batch), batch, loss, loss_mask(batch)).mean()
+        mask, every = mask_of(batch), self._groups(batch)
+        groups = [group for group in every if mask is None or mask[slice(*group[:2])].any()] or every
+        read = torch.cat([torch.arange(start, stop) for start, stop, _ in groups])
+        predicted, mask = self._in_pieces(batch, self._tracks, groups), None if mask is None else mask[read]
+        return self.track_losses(predicted, self.truth(batch)[read], loss, mask).mean()
 
-    def track_losses(self, predicted: Tensor, batch: Data, loss: Loss, mask: Tensor) -> Tensor:
-        """Loss of each track, shape (T,), over the fine bins of the bins of a mask (N,)."""
-        truth = tracks_of(batch, self.tracks)
+    def truth(self, batch: Data) -> Tensor:
+        """Tracks as measured, shape (N, T, F)."""
+        return tracks_of(batch, self.tracks)
+
+    def track_losses(self, predicted: Tensor, truth: Tensor, loss: Loss, mask: Tensor | None) -> Tensor:
+        """Loss of each track, shape (T,), over the fine bins of the bins of a mask (N,); of all without it."""
         if truth.shape != predicted.shape:
             have, want = truth.shape[2], predicted.shape[2]
             raise InputError(f"tracks have {have} fine bins per bin; sequence and pools {self.pools} make {want}")
-        fine = mask.unsqueeze(1).expand(-1, predicted.shape[2]).flatten()
+        fine = None if mask is None else mask.unsqueeze(1).expand(-1, predicted.shape[2]).flatten()
         losses = [loss(predicted[:, t].flatten(), truth[:, t].flatten(), fine) for t in range(len(self.tracks))]
         return torch.stack(losses)
 
@@ -147,13 +155,18 @@ class SequenceTracks(Expression):
     def _tracks_of(self, latents: Tensor) -> Tensor:
         return self.heads(self.stack(latents, lambda convolve, now: convolve(now))).float().exp()
 
-    def _in_pieces(self, batch: Data, apply: Callable[[Tensor], Tensor]) -> Tensor:
-        """A function of rows (pieces, 4, bp) -> (pieces, C, fine bins) for all bins, shape (N, C, F)."""
+    def _groups(self, batch: Data) -> list[tuple[int, int, int]]:
+        return list(_groups(lengths(batch), self.piece, self.at_once))
+
+    def _in_pieces(
+        self, batch: Data, apply: Callable[[Tensor], Tensor], groups: Sequence[tuple[int, int, int]] | None = None
+    ) -> Tensor:
+        """A function of rows (pieces, 4, bp) -> (pieces, C, fine bins) for the bins of groups, or all: (N, C, F)."""
         sequence = _sequence(batch)
         if sequence.shape[-1] % prod(self.pools):
             raise InputError(f"pools is {self.pools}; their product must divide the {sequence.shape[-1]} bp of a bin")
         found = []
-        for start, stop, bins in _groups(lengths(batch), self.piece, self.at_once):
+        for start, stop, bins in self._groups(batch) if groups is None else groups:
             part = sequence[start:stop]
             done = self._run(apply, part, bins)
             found.append(done.unflatten(2, (bins, -1)).transpose(1, 2).flatten(0, 1))
@@ -170,150 +183,6 @@ class SequenceTracks(Expression):
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), FrozenStatistics(self)
-
-
-class SequenceExpression(Expression):
-    r"""Expression from sequence: Seq-GraphReg over contacts, Seq-CNN without them.
-
-    ``sequence`` (N, L), ``edge_index`` (2, E) -> (N,): latents at 100 bp of :class:`SequenceTracks`; three convolutions
-    of ``width`` channels with pools 2, 5, 5 along the whole window
-    (:class:`enhancer_dask.models.blocks.PoolingTrunk`); then the head of
-    :class:`enhancer_dask.models.fine_epigenome.FineEpigenome`, contacts or dilated.
-
-    - ``form="separate"``: the latents are those of a run of seq-tracks, which stay as they are; expression alone is
-      learned.
-    - ``form="end-to-end"``: a smaller base of its own (``base_widths``) learns together with the head, from
-      :math:`\alpha L(expression) + (1 - \alpha) \sum_{tracks} L`,
-      :math:`\alpha = \max(0.01, 1 / (1 + e^{-(epoch - 10)}))`, epochs counted from 1: first the tracks, then expression
-      (:meth:`training_loss`). The losses of tracks take all bins of a window, that of expression those of
-      ``loss_mask``. Validation and so early stopping look at expression.
-
-    Parameters
-    ----------
-    form, head : str
-    base : path
-        Folder of the run, for ``form="separate"``; read again whenever the model is.
-    tracks, base_widths, base_pools, track_kernel, base_dilated, piece, at_once
-        Of the base, for ``form="end-to-end"``; see :class:`SequenceTracks`.
-    width, pools
-        Of the trunk. The product of the pools is that of the fine bins in a bin.
-    graph, graph_layers, heads, head_width, hidden, dilated, dropout, momentum, edge_weight
-        See :class:`enhancer_dask.models.fine_epigenome.FineEpigenome`.
-
-    Notes
-    -----
-    The published end-to-end form also breaks the three convolutions at the ends of the pieces; here only the base does.
-
-    References
-    ----------
-    .. [1] Karbalayghareh, Sahin and Leslie (2022), Genome Research 32, 930-944.
-    """
-
-    def __init__(
-        self,
-        *,
-        form: str = "end-to-end",
-        base: str | Path | None = None,
-        head: str = "contacts",
-        tracks: str | Sequence[str] = TRACKS,
-        base_widths: Sequence[int] = (32, 32, 64, 128, 64),
-        base_pools: Sequence[int] = (2, 2, 5, 5),
-        base_dilated: int = 6,
-        track_kernel: int = 3,
-        piece: int = 20,
-        at_once: int = 4,
-        width: int = 128,
-        pools: Sequence[int] = (2, 5, 5),
-        graph: str = "graphreg",
-        graph_layers: int = 3,
-        heads: int = 4,
-        head_width: int = 32,
-        hidden: int = 64,
-        dilated: int = 8,
-        dropout: float = 0.5,
-        momentum: float = 0.01,
-        edge_weight: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.form, self.edge_weight = form, edge_weight
-        stage = _trained(form, base)
-        if stage is None:
-            stage = SequenceTracks(
-                tracks=tracks, widths=base_widths, pools=base_pools, dilated=base_dilated, track_kernel=track_kernel,
-                dropout=dropout, dropout_from=2, momentum=momentum, piece=piece, at_once=at_once,
-            )  # fmt: skip
-        self.trunk = PoolingTrunk(
-            stage.latent, width, [3] * len(pools), pools, dropout=dropout, momentum=momentum,
-            dropout_first=form == "end-to-end",
-        )  # fmt: skip
-        self.head = head_of(
-            head, width, graph=graph, graph_layers=graph_layers, heads=heads, head_width=head_width, hidden=hidden,
-            dilated=dilated, dropout=dropout, momentum=momentum, weighted=edge_weight is not None,
-        )  # fmt: skip
-        start_as_keras(self)
-        self.base = stage.requires_grad_(form == "end-to-end")
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> SequenceExpression:
-        """As in torch; a trained base stays in evaluation."""
-        super().train(mode)
-        if self.form == "separate":
-            self.base.eval()
-        return self
-
-    def forward(self, batch: Data) -> Tensor:
-        """Expression of each bin, shape (N,)."""
-        return self._expression(self.base.latents(batch), batch)
-
-    def predict_tracks(self, batch: Data) -> Tensor:
-        """Tracks as the base predicts them, shape (N, T, F)."""
-        return self.base.predict_tracks(batch)
-
-    def training_loss(self, batch: Data, loss: Loss, epoch: int) -> Tensor:
-        """Loss of an epoch, counted from 0: of expression and, end-to-end, of tracks."""
-        mask = loss_mask(batch)
-        if self.form == "separate":
-            return loss(self(batch), batch.y, mask)
-        latents, tracks = self.base.latents_and_tracks(batch)
-        share = share_of_expression(epoch)
-        of_tracks = self.base.track_losses(tracks, batch, loss, torch.ones_like(mask)).sum()
-        return share * loss(self._expression(latents, batch), batch.y, mask) + (1 - share) * of_tracks
-
-    def edge_gates(self, batch: Data) -> Tensor | None:
-        """Attention of the edges, layer by layer and head by head, (E, graph_layers * heads); None without contacts."""
-        bins = self.trunk(self.base.latents(batch), lengths(batch))
-        return self.head.gates(bins, batch.edge_index, weight_named(batch, self.edge_weight))
-
-    def inputs(self, batch: Data) -> dict[str, Tensor]:
-        """Sequence as one-hot, (N, 4, L)."""
-        return self.base.inputs(batch)
-
-    def _expression(self, latents: Tensor, batch: Data) -> Tensor:
-        sizes = lengths(batch)
-        weight = weight_named(batch, self.edge_weight)
-        return self.head(self.trunk(latents, sizes), sizes, batch.edge_index, weight)
-
-
-def share_of_expression(epoch: int) -> float:
-    """Share of expression in the loss of the end-to-end form.
-
-    Parameters
-    ----------
-    epoch : int
-        Counted from 0; the published formula counts from 1.
-
-    Examples
-    --------
-    >>> [round(share_of_expression(epoch), 2) for epoch in (0, 7, 9, 11, 20)]
-    [0.01, 0.12, 0.5, 0.88, 1.0]
-    """
-    return max(0.01, 1 / (1 + exp(-(epoch + 1 - 10))))
-
-
-def loss_mask(batch: Data) -> Tensor:
-    """Bins that the loss is taken of, bool, shape (N,); all of them where the graphs do not say."""
-    mask = batch.get("loss_mask")
-    return batch.edge_index.new_ones(int(batch.num_nodes), dtype=torch.bool) if mask is None else mask
 
 
 class FrozenStatistics:
@@ -356,22 +225,6 @@ def _base(
         share = dropout if i >= dropout_from else 0.0
         yield _ConvPool(channels, width, 3 if i else kernel, pool, share, momentum)
         channels = width
-
-
-def _trained(form: str, base: str | Path | None) -> SequenceTracks | None:
-    """The first stage as it was trained; None in the end-to-end form."""
-    if form not in FORMS:
-        raise InputError(f"form is {form!r}, want one of {', '.join(FORMS)}")
-    if form == "end-to-end":
-        if base is not None:
-            raise InputError(f"base is {str(base)!r}, but form is 'end-to-end'; want form 'separate'")
-        return None
-    if base is None:
-        raise InputError("form is 'separate': want base, the folder of a run of the model seq-tracks")
-    model = load_model(base)
-    if not isinstance(model, SequenceTracks):
-        raise InputError(f"base {str(base)!r} is a run of another model, want one of seq-tracks")
-    return model
 
 
 def _sequence(batch: Data) -> Tensor:

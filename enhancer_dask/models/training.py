@@ -20,9 +20,21 @@ from enhancer_dask.models.options import training_options
 from enhancer_dask.models.progress import History, shown
 from enhancer_dask.models.quiet import alone, is_first_process, quiet, threads
 from enhancer_dask.models.registry import Expression, ModelSpec, build, n_parameters, spec
-from enhancer_dask.models.runs import BEST, LAST, METRICS, RESULT, Run, claim, describe, write_json, write_weights
+from enhancer_dask.models.runs import (
+    BEST,
+    LAST,
+    METRICS,
+    RESULT,
+    Run,
+    claim,
+    describe,
+    with_base,
+    write_json,
+    write_weights,
+)
 from enhancer_dask.models.task import DivergedError as DivergedError
 from enhancer_dask.models.task import GraphSets, TrainingTask, steps_at_once
+from enhancer_dask.models.unseen import check_base
 from enhancer_dask.shard_store import ShardStore
 
 try:
@@ -92,7 +104,8 @@ def train(
     Raises
     ------
     InputError
-        If a name, option or condition is wrong, a chromosome is in two of the sets, or the loss is never finite.
+        If a name, option or condition is wrong, a chromosome is in two of the sets, or of this run and its base, or
+        the loss is never finite.
     ResumeError
         If ``out`` holds a run with other parameters; names the first.
     StoreError
@@ -116,12 +129,13 @@ def train(
     hyper = training_options(known.training, training or {})
     if hyper.strategy not in STRATEGIES:
         raise InputError(f"training: key 'strategy': want one of {', '.join(STRATEGIES)} (found {hyper.strategy!r})")
-    chosen = {**inferred_options(known, store), **(options or {})}
+    chosen = with_base({**inferred_options(known, store), **(options or {})}, fold)
     split = choose_split(store, train=train, validation=validation, test=test, fold=fold, genome=genome)
     with alone(hyper.seed), threads(hyper.threads):
         built = build(model, **chosen)
         if any(isinstance(p, UninitializedParameter) for p in built.parameters()):  # PyG takes 0 for "not known yet"
             raise InputError(f"model {model!r}: an option leaves a layer without a size: {_listed(chosen)}")
+        check_base(store, chosen, split)
         description = describe(
             store, model=model, options=chosen, training=hyper.model_dump(), splits=asdict(split),
             parameters=n_parameters(built),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from enhancer_dask.models.graph_data import IN_MEMORY_BYTES
 from enhancer_dask.models.options import training_options
 from enhancer_dask.models.quiet import alone
 from enhancer_dask.models.registry import build, spec
-from enhancer_dask.models.runs import Run, shards_hash
+from enhancer_dask.models.runs import Run, shards_hash, with_base
 from enhancer_dask.models.training import DivergedError, check_target, inferred_options, train
+from enhancer_dask.models.unseen import check_base
 from enhancer_dask.shard_store import ShardStore
 
 TABLE = "table.parquet"
@@ -122,6 +123,7 @@ def run_trials(
         If some trainings failed; the others are kept.
     """
     store, out = ShardStore(Path(shards)), Path(out)
+    trials = [replace(trial, options=with_base(trial.options, trial.split.get("fold"))) for trial in trials]
     for trial in trials:
         _check(store, model, trial)
     nbytes = int(store.index["nbytes"].sum())
@@ -163,9 +165,10 @@ def _check(store: ShardStore, model: str, trial: Trial) -> None:
         if getattr(hyper, name) != want:
             raise InputError(f"training: key {name!r}: want {want} where trainings are tasks of a cluster")
     check_target(store, known)
-    choose_split(store, **trial.split)
+    split = choose_split(store, **trial.split)
     with alone(hyper.seed):  # the caller's random numbers stay as they are
         build(model, **{**inferred_options(known, store), **trial.options})
+    check_base(store, trial.options, split)
 
 
 def train_chunk(shards: Path, model: str, out: Path, trial: Trial, overwrite: bool) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
 from enhancer_dask.models.options import TrainingOptions
-from enhancer_dask.models.registry import Expression
+from enhancer_dask.models.registry import Expression, n_parameters
 from enhancer_dask.models.windows import Places, Sides, places, put_down, sides, windows
 
 try:
@@ -47,13 +47,14 @@ class TwoWayWindows(Expression):
         \sum_{r' \ne r} \big(1 - (t_{r' \to g}^l)^2\big),\ \log n_g\Big), \qquad
         s_r^{l+1} = s_r^0 + \sum_g m_{g \to r}^{l+1} \\
         z_{g + o} &\mathrel{+}= \sum_r (\tanh(s_r^L) a_o + b_o)^\top X_{r, o}, \qquad
-        y_i = \rho_\epsilon(w^\top X_i + z_i) + c, \qquad
+        y_i = \rho_\epsilon(w^\top X_i + d + z_i) + c, \qquad
         \rho_\epsilon(v) = \tfrac12 (v + \sqrt{v^2 + \epsilon^2})
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
     and are the same in every round. So whether a regulator activates or silences is inferred from its own signal and
-    from what its genes make of it. ``b`` and ``w`` are a linear read-out beside the gates: ridge regression is a
-    special case. The scale of the signal is kept (no norm), and only bins with edges carry more than the linear path.
+    from what its genes make of it. ``b`` and ``w`` are a linear path beside the gates: of the map that the model
+    ``ridge`` has from a linked window to that of the gene, ``b`` is the diagonal, offset to the same offset. The scale
+    of the signal is kept (no norm), and only bins with edges carry more than the linear path.
 
     Parameters
     ----------
@@ -154,6 +155,25 @@ class TwoWayWindows(Expression):
         gates = self._gates(self._view(batch))
         sign = self.gated.mean(0).sign()  # a replica may have learnt both the other way round
         return (gates * sign)[:, self.ranking[: self.kept]].mean(1, keepdim=True)
+
+    def parts(self, batch: Data) -> list[tuple[str, tuple[int, ...], int]]:
+        """Windows, states, messages and read-out, with the parameters of one replica."""
+        view = self._view(batch)
+        states = ("encoder", "encoder_bias", "encoder_degree", "state", "state_bias")
+        messages = ("message", "message_bias", "reply", "reply_bias")
+
+        def size(names: tuple[str, ...]) -> int:
+            return sum(self.get_parameter(name).numel() for name in names) // self.replicas
+
+        n_edges, n_bins = len(view.sides.of_source), len(view.own)
+        rest = n_parameters(self) - size(states) - size(messages)
+        return [
+            ("windows", tuple(view.own.shape), 0),
+            ("states of regulators (f)", (len(view.linked),), size(states)),
+            (f"messages, there and back × {self.rounds} (h)", (n_edges,), size(messages)),
+            ("gates of edges", (n_edges,), 0),
+            ("linear read-out, soft ReLU", (n_bins,), rest),
+        ]
 
     def _view(self, batch: Data) -> _View:
         at, ends = places(batch, self.reach), sides(batch.edge_index)

@@ -92,7 +92,7 @@ def gate_strip(
     table : DataFrame
         The bins, see :func:`enhancer_dask.report.locus.locus`.
     gates : DataFrame
-        ``source``, ``target``, ``gate`` or ``gate_<head>``, and ``graph`` where there are several.
+        ``source``, ``target``, ``gate`` or ``gate_<head>`` (a number, or words), and ``graph`` where there are several.
     ax : Axes
     gene : int
         Node of the gene.
@@ -125,7 +125,7 @@ def gate_strip(
     )  # fmt: skip
     _ties(ax, place.places(source), (cells[1:] + cells[:-1]) / 2)
     mark_gene(ax, place, gene)
-    ax.set_yticks(rows[1:] + 0.5, [f"head {h}" if h != GATE else "weight" for h in found.heads])
+    ax.set_yticks(rows[1:] + 0.5, [f"head {h}" if h.isdigit() else h for h in found.heads])
     ax.set_ylim(rows[-1], 0)
     ax.tick_params(axis="y", length=0)
     place.frame(ax)
@@ -135,7 +135,7 @@ def gate_strip(
     ax.spines[["left", "bottom"]].set_visible(False)
     bar = ax.inset_axes((1.012, 0.0, 0.012, 1.0))
     ax.figure.colorbar(image, cax=bar).outline.set_visible(False)
-    bar.set_ylabel("edge weight")
+    bar.set_ylabel(GATE)
     return tidy(ax)
 
 

@@ -15,7 +15,6 @@ from enhancer_dask.models.attribution import (  # noqa: E402
     GRADIENT_METHODS,
     attribute,
     attribute_channels,
-    fine_contributions,
     path_points,
 )
 from enhancer_dask.models.data import one_hot, to_data  # noqa: E402
@@ -224,12 +223,11 @@ def test_attribute_channels__sum_to_those_of_bins(data):
     assert {name: values.shape for name, values in channels.items()} == {"dnase": (2, N, 5), "h3k27ac": (2, N, 5)}
     whole = attribute(model, data, genes)
     np.testing.assert_allclose(sum(values.sum(axis=2) for values in channels.values()), whole, **CLOSE)
-    fine = fine_contributions(channels).reshape(2, N, 5)
+    fine = sum(channels.values())
     want = data.dnase.numpy().copy()
     want[:, 0] += 2 * data.h3k27ac.numpy()[:, 0]
     np.testing.assert_allclose(fine[1, 5:8], want[5:8], **CLOSE)
     assert (fine[1, :5] == 0).all()
-    assert fine_contributions({"x": np.zeros((1, N, 3), np.float32), "dnase": channels["dnase"][:1]}) is None
 
 
 @pytest.mark.parametrize("method", GRADIENT_METHODS)

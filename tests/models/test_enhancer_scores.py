@@ -36,6 +36,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
 
 from enhancer_dask.models import registry, runs  # noqa: E402
+from enhancer_dask.models.explaining import read_candidates  # noqa: E402
 from enhancer_dask.models.registry import Expression, ModelSpec  # noqa: E402
 from enhancer_dask.models.scoring import ScoreOptions, score_shards  # noqa: E402
 
@@ -341,6 +342,22 @@ def test_attribute_command__genes_limits_and_candidates(oracle_run, shards, tmp_
     assert (found["pairs"], found["linked"]) == (2, 1)
 
 
+def test_score_shards__abc_is_a_share_of_all_bins_whatever_the_candidates(shards):
+    abc = ScoreOptions(methods=("abc",))
+    every = score_shards(Oracle(), shards, options=abc, split="test")
+    linked = every[["graph", "gene", "candidate"]]
+    np.testing.assert_allclose(every.groupby(["graph", "gene"])["abc"].sum(), 1)
+    some = pd.concat([linked.iloc[3:9], linked.iloc[[7]]])  # two elements may lie in one bin
+    found = score_shards(Oracle(), shards, options=replace(abc, candidates=some), split="test")
+    assert found["abc"].tolist() == found.merge(every, on=list(linked))["abc_y"].tolist()
+    power = replace(abc, contact="power-law")
+    near = score_shards(Oracle(), shards, options=replace(power, candidates=30), split="test", limit=1)
+    alone = near.iloc[[4]][["graph", "gene", "candidate"]]
+    found = score_shards(Oracle(), shards, options=replace(power, candidates=alone), split="test")
+    assert found["abc"].tolist() == near["abc"].iloc[[4]].tolist()
+    assert 0 < near["abc"].sum() < 1  # bins beyond 30 count, too
+
+
 def test_attribute_command__errors_name_what_is_wrong(oracle_run, shards, tmp_path):
     out = tmp_path / "out"
     for args, message in (
@@ -348,6 +365,11 @@ def test_attribute_command__errors_name_what_is_wrong(oracle_run, shards, tmp_pa
         (["--genes", "chr9:3"], "gene 'chr9:3' is not there or has no candidate"),
         (["--split", "tset"], "no graph is in split 'tset'"),
         (["--candidates", "near"], "near: no such file"),
+        (["--method", ""], "no method is given, want some of gradient-x-input, integrated-gradients, shap, deletion"),
+        (
+            ["--method", "deletion,abc", "--contributions"],
+            "contributions of bins are wanted, but methods are deletion, abc",
+        ),
         (["--method", "abc", "--contact", "oe"], "no contact 'oe'; it has sign, edge, power-law"),
     ):
         error = invoke(oracle_run, shards, "--out", out, *args, ok=False)
@@ -368,7 +390,9 @@ class Fine(Expression):
         return batch.dnase[:, 7] + torch.roll(batch.dnase[:, 2], -1)
 
 
-def test_score_shards__finer_bins_of_a_track_by_place(tmp_path):
+@pytest.fixture
+def fine_shards(tmp_path):
+    """One window of 20 bins with a track in 50 finer ones each."""
     rng = np.random.default_rng(0)
     nodes = {"dnase": rng.random((20, 50)).astype(np.float32) + 1, "gene_mask": np.arange(20) == 10}
     empty = np.zeros(0, dtype=np.int32)
@@ -377,6 +401,11 @@ def test_score_shards__finer_bins_of_a_track_by_place(tmp_path):
     folder.mkdir()
     rows = write_shard(folder / "shard-00000000.zarr", [Graph("w", 20, empty, empty, nodes, labels=labels)])
     finish_shards(folder, rows, {"resolution": 5_000})
+    return folder, nodes
+
+
+def test_score_shards__finer_bins_of_a_track_by_place(fine_shards):
+    folder, nodes = fine_shards
     # the gene in bin 10 is read from fine bins 9*50+7, 10*50+7, 11*50+7 and 10*50+2, 11*50+2, 12*50+2
     middle = np.array([600, 602, 460, 498, 660])
     table = pd.DataFrame({
@@ -393,3 +422,22 @@ def test_score_shards__finer_bins_of_a_track_by_place(tmp_path):
         Fine(), folder, options=ScoreOptions(methods=("gradient-x-input",), candidates=table, reach=1)
     )
     assert (narrow["gradient_x_input"] > 0).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("reach", "whole_bins"), [(None, 1), (0, 0), (40, 1), (51, 2)])
+def test_score_shards__deletion_takes_the_whole_bins_that_the_finer_ones_begin(fine_shards, reach, whole_bins):
+    folder, nodes = fine_shards
+    table = pd.DataFrame({"graph": ["w"], "gene": [10], "candidate": [13]})
+    found = score_shards(Fine(), folder, options=ScoreOptions(methods=("deletion",), candidates=table, reach=reach))
+    track = nodes["dnase"]  # the gene, bins 9 to 11, reads bins 10 to 12 at 2 and 9 to 11 at 7
+    lost = [0, track[12, 2], track[12, 2] + track[11, 2] + track[11, 7]][whole_bins]
+    assert found["deletion_signed"].tolist() == pytest.approx([lost], rel=1e-5)
+
+
+def test_score_shards__elements_by_names_that_are_numbers_and_chromosomes_without_chr(fine_shards, tmp_path):
+    text = "gene,chrom,tss,start,end\n7157,1,52000,60000,60100\n7157,2,52000,60000,60100\n672,1,51000,60000,60100\n"
+    (tmp_path / "elements.csv").write_text(text)
+    for elements in (read_candidates(str(tmp_path / "elements.csv")), pd.read_csv(tmp_path / "elements.csv")):
+        options = ScoreOptions(methods=("gradient-x-input",), candidates=elements)
+        found = score_shards(Fine(), fine_shards[0], options=options, genes=["7157"])
+        assert found[["gene_name", "gene", "candidate", "chrom"]].to_numpy().tolist() == [["7157", 10, 12, "chr1"]]

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from enhancer_dask.cli import app
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.evaluation import evaluate, joined, names_digest
+from enhancer_dask.models.evaluation import evaluate, joined
 from enhancer_dask.models.gene_table import gene_table, mark_genes, read_starts
 from enhancer_dask.models.metrics import metrics_table
 from enhancer_dask.models.predictions import predict
+from enhancer_dask.models.unseen import names_digest
 from enhancer_dask.shard_store import ShardStore
 from enhancer_dask.simulate.chromosomes import preset_design, simulate_chromosomes
 

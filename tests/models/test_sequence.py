@@ -17,6 +17,7 @@ from torch_geometric.data import Batch, Data  # noqa: E402
 from enhancer_dask.models import runs, sequence  # noqa: E402
 from enhancer_dask.models.attribution import attribute  # noqa: E402
 from enhancer_dask.models.data import one_hot  # noqa: E402
+from enhancer_dask.models.losses import mean_loss  # noqa: E402
 from enhancer_dask.models.registry import build, n_parameters  # noqa: E402
 
 BP, FINE = 24, 6
@@ -26,6 +27,8 @@ JOINT = {
     "tracks": TRACKS, "base_widths": (8, 6, 6), "base_pools": (2, 2), "base_dilated": 2, "piece": 3, "at_once": 2,
     "width": 8, "pools": (2, 3), "heads": 2, "head_width": 2, "hidden": 6, "dilated": 2,
 }  # fmt: skip
+OF_BASE = ("tracks", "base_widths", "base_pools", "base_dilated", "piece", "at_once")
+SEPARATE = {name: value for name, value in JOINT.items() if name not in OF_BASE}
 SIZES = (7, 12, 2)
 
 
@@ -46,12 +49,14 @@ def make_graph(n_bins, seed=0):
 
 def small(name, **options):
     torch.manual_seed(0)
-    return build(name, **{**(STAGE if name == "seq-tracks" else JOINT), **options})
+    usual = STAGE if name == "seq-tracks" else SEPARATE if options.get("form") == "separate" else JOINT
+    return build(name, **{**usual, **options})
 
 
 def mse(predicted, truth, mask):
-    assert predicted.shape == truth.shape == mask.shape
-    return ((predicted - truth) ** 2)[mask].mean()
+    assert predicted.shape == truth.shape
+    assert mask is None or predicted.shape == mask.shape
+    return ((predicted - truth) ** 2)[mask].mean() if mask is not None else ((predicted - truth) ** 2).mean()
 
 
 def unsettle(model):
@@ -176,9 +181,23 @@ def test_seq_tracks__loss_is_the_mean_over_tracks_in_the_masked_bins():
     want = torch.stack([((predicted[rest, t] - graph[name][rest]) ** 2).mean() for t, name in enumerate(TRACKS)]).mean()
     torch.testing.assert_close(model.training_loss(graph, mse, 3), want)
     torch.testing.assert_close(model.validation_loss(graph, mse), want)
+    graph.loss_mask = torch.zeros(7, dtype=torch.bool)
+    assert model.validation_loss(graph, mean_loss("mse")).item() == 0
     del graph.loss_mask
     everywhere = torch.stack([((predicted[:, t] - graph[n]) ** 2).mean() for t, n in enumerate(TRACKS)]).mean()
     torch.testing.assert_close(model.validation_loss(graph, mse), everywhere)
+
+
+def test_seq_tracks__does_not_read_pieces_without_bins_that_count():
+    model, graph = unsettle(small("seq-tracks")), make_graph(21)  # seven pieces of three bins, two at once
+    graph.loss_mask = torch.arange(21) == 8
+    predicted = model.predict_tracks(graph)
+    want = torch.stack([((predicted[8, t] - graph[n][8]) ** 2).mean() for t, n in enumerate(TRACKS)]).mean()
+    read, run = [], model._run
+    model._run = lambda apply, part, bins: read.append(part) or run(apply, part, bins)
+    torch.testing.assert_close(model.training_loss(graph, mse, 0), want)
+    assert [len(part) for part in read] == [6]
+    assert torch.equal(read[0], graph.sequence[6:12])
 
 
 @pytest.mark.parametrize("epoch", [0, 9, 40])
@@ -226,6 +245,8 @@ def test_separate__what_is_wrong_with_the_base(base_run, tmp_path):
         ({"form": "joint"}, "form is 'joint', want one of separate, end-to-end"),
         ({"form": "separate"}, "form is 'separate': want base, the folder of a run of the model seq-tracks"),
         ({"base": "run"}, "base is 'run', but form is 'end-to-end'"),
+        ({"form": "separate", "base": str(folder), "piece": 5}, "piece is 5, but form is 'separate': its base is tr"),
+        ({"form": "separate", "base": {"model": "epi-cnn", "options": {}}}, "base 'epi-cnn' is a run of another mod"),
     ):
         with pytest.raises(InputError, match=message):
             small("seq-graphreg", **options)

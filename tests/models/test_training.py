@@ -411,6 +411,17 @@ def test_losses__equal_their_formulas():
     assert torch.isfinite(losses.poisson(torch.zeros(1), torch.ones(1))).all()
 
 
+@pytest.mark.parametrize("name", ["mse", "poisson", "huber"])
+def test_losses__a_masked_target_that_is_not_known_leaves_the_gradient(name):
+    gradients = []
+    for y in ([1.0, 0.5, 3.0], [1.0, float("nan"), 3.0]):
+        prediction = torch.tensor([[2.0, 2.0, 2.0]], requires_grad=True)
+        losses.mean_loss(name)(prediction, torch.tensor(y), torch.tensor([True, False, True])).sum().backward()
+        gradients.append(prediction.grad.tolist())
+    assert gradients[0] == gradients[1]
+    assert gradients[0][0][1] == 0
+
+
 # -- who may see what ----------------------------------------------------------------------------------------------
 
 

@@ -569,6 +569,13 @@ def test_model_bars__show_floor_and_published_values(table):
     assert published.get_offsets().tolist() == [[1.105, 2]]
     assert one.get_xlim()[1] > 1.105
     assert legend(figure) == ["mean over seeds", "one seed", "irreducible error", "published"]
+    note = figure.legends[0].get_title()
+    assert note.get_text().replace("\n", " ").startswith("A plain ridge regression on linked windows solves")
+    figure.canvas.draw()
+    assert figure.bbox.containsx(note.get_window_extent().x0)
+    assert figure.bbox.containsx(note.get_window_extent().x1)
+    other = model_bars(table[table["dataset"] == "silencers"], new_figure())
+    assert other.legends[0].get_title().get_text() == ""
     roi = model_bars(table, new_figure(), metric="roi_mse")
     assert not any(ax.get_lines() for ax in roi.axes)  # the floor is that of all bins
     assert legend(roi) == ["mean over seeds", "one seed"]
@@ -631,6 +638,10 @@ def test_gate_strip__cells_are_weights_tied_to_their_bins(predictions, gates, ge
     (triangle,) = (line for line in ax.get_lines() if line.get_label() == "gene")
     assert triangle.get_xdata()[0] == gene
     assert [label.get_text() for label in ax.get_yticklabels()] == ["head 1", "head 2"]
+    assert [inset.get_ylabel() for inset in ax.child_axes] == ["gate"]
+    renamed = gates.rename(columns={"gate_1": "gate_layer 1", "gate_2": "gate_layer 2"})
+    gate_strip(predictions, renamed, other := new_axes(), gene=gene)
+    assert [label.get_text() for label in other.get_yticklabels()] == ["layer 1", "layer 2"]
     assert ax.get_ylabel() == f"{len(mine)}\nlinked bins"
 
 
@@ -925,7 +936,10 @@ def test_of_models__a_graph_without_edges_has_no_gates():
     graph = Graph("g", 5, none, none, {"x": np.ones((5, 1), np.float32)})
     model = build("two-way-windows").eval()
     found = _of_models({"ours": SimpleNamespace(model=lambda: model)}, graph)
-    assert found == {"gates": None, "layers": {"ours": [("TwoWayWindows", (5,), n_parameters(model))]}}
+    assert found["gates"] is None
+    layers = found["layers"]["ours"]
+    assert [shape for _, shape, _ in layers] == [(5, 11), (0,), (0,), (0,), (5,)]
+    assert sum(size for _, _, size in layers) == n_parameters(model)
     assert sum(p.numel() for p in model.parameters()) == model.replicas * n_parameters(model)
     assert torch.is_grad_enabled()
 
