@@ -6,6 +6,17 @@ The command line prints the message and ends with ``exit_code``; a traceback mea
 from __future__ import annotations
 
 
+def first_line(err: BaseException) -> str:
+    """What a library says is wrong, for a message of ours: the kind of the error and the first line of its text.
+
+    Examples
+    --------
+    >>> first_line(KeyError("x")), first_line(EOFError())
+    ("KeyError: 'x'", 'EOFError')
+    """
+    return ": ".join([type(err).__name__, *str(err).splitlines()[:1]])
+
+
 class EnhancerDaskError(Exception):
     """Base of all errors with a message meant for users."""
 

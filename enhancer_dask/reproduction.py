@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +184,11 @@ def write_chromosomes(folder: Path, wanted: set[tuple[str, int]], n_test: int, p
 def _simulated(path: Path, dataset: str, sizes: tuple[int, int, int], seed: int) -> None:
     design = preset_design(dataset)
     n_train, n_validation, n_test = sizes
-    try:
-        params = ShardStore(path).params
-        if [params[k] for k in ("n_train", "n_validation", "n_test", "seed")] == [*sizes, seed]:
+    asked = {"n_train": n_train, "n_validation": n_validation, "n_test": n_test, "seed": seed}
+    with suppress(StoreError):
+        if {**asdict(design), **asked}.items() <= ShardStore(path).params.items():
             return
-    except (StoreError, KeyError):
-        pass
-    simulate_chromosomes(
-        path, design, n_train=n_train, n_validation=n_validation, n_test=n_test, seed=seed, overwrite=path.exists()
-    )
+    simulate_chromosomes(path, design, **asked, overwrite=path.exists())
 
 
 def reproduce_chunk(out: Path, dataset: str, seed: int, name: str, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.errors import InputError, StoreError, first_line
 from enhancer_dask.io.files import is_url
 
 Location = Path | str
@@ -123,7 +123,7 @@ def _look(url: str) -> None:
 
 
 def _why_not_opened(path: Location, err: Exception) -> str:
-    found = _first_line(err)
+    found = first_line(err)
     if isinstance(path, Path):
         return f"not a Zarr store ({found})"
     if isinstance(err, FileNotFoundError):
@@ -145,10 +145,6 @@ def _why_not_opened(path: Location, err: Exception) -> str:
 def _is_transport(err: Exception) -> bool:
     """Whether reading failed before there was anything to decode; client libraries have exceptions of their own."""
     return isinstance(err, OSError) or type(err).__module__.split(".")[0] not in ("builtins", "zarr", "numcodecs")
-
-
-def _first_line(err: Exception) -> str:
-    return f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"
 
 
 def is_store(path: Path) -> bool:
@@ -234,7 +230,7 @@ class MultiomeStore:
 
     def _unreachable(self, err: Exception) -> OSError:
         """No damage: the next attempt may succeed."""
-        return OSError(f"{self.path}: cannot be read ({_first_line(err)})")
+        return OSError(f"{self.path}: cannot be read ({first_line(err)})")
 
     @cached_property
     def celltypes(self) -> list[str]:

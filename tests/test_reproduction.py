@@ -229,6 +229,20 @@ def test_reproduce__what_was_begun_is_not_replaced_unless_asked(tmp_path, monkey
     assert made.table["epochs"].tolist() == [2, 2]
 
 
+def test_write_chromosomes__notices_another_preset(monkeypatch, tmp_path):
+    def written():
+        reproduction.write_chromosomes(tmp_path, {("silencers", 0)}, 1)
+        store = ShardStore(tmp_path / "silencers-0")
+        return store.params["expression_noise"], (store.path / "shards.json").stat().st_mtime_ns
+
+    monkeypatch.setattr(reproduction, "N_TRAIN", 1)
+    first = written()
+    assert written() == first
+    design = reproduction.preset_design("silencers", expression_noise=0.25)
+    monkeypatch.setattr(reproduction, "preset_design", lambda _: design)
+    assert written()[0] == 0.25 != first[0]
+
+
 def test_reproduce__same_table_on_two_workers(made, table, tmp_path):
     with in_threads(2) as client:
         found = reproduce_bell(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,9 +123,6 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model on graph shards. Running it again goes on where it was interrupted."""
-    if script:
-        print(_script(profile, cluster, devices), end="")
-        return
     whole = _whole(fold)
     options = _options(
         option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight
@@ -137,6 +135,12 @@ def train(
     )  # fmt: skip
     split = _given(train=train, validation=validation, test=test, genome=genome, fold=None if whole else _number(fold))
     many = whole or seeds != 1
+    if script:
+        settings = _slurm(profile or "slurm-gpu", cluster)
+        added = _added(settings, training, many=many)
+        _check(shards, model, options, training | added, split, whole=whole, seeds=seeds)
+        print(_script(settings, profile or "slurm-gpu", training, added), end="")
+        return
     client = None if profile is None and not many else cluster_source(profile or "local", cluster, adapt)
     if client is not None:
         from enhancer_dask.models.trials import run_trials, trials_of
@@ -231,8 +235,6 @@ def _options(pairs: Sequence[str] | None, **named: Any) -> dict[str, Any]:
     from enhancer_dask.models.options import key_and_value, value_of
 
     found = _given(**named)
-    if found.get("edge_weight") == "none":
-        found["edge_weight"] = None
     for pair in pairs or ():
         key, value = key_and_value(pair, "--option")
         found[key] = value_of(value)
@@ -262,49 +264,68 @@ def _count(devices: str | None) -> int | str | None:
 def _summary(out: Path, table: Any) -> dict[str, Any]:
     """Of many trainings, for programs."""
 
-    def mean(name: str) -> float | None:
-        value = float(table[name].mean())
-        return value if value == value else None
+    def known(value: float) -> float | None:
+        return float(value) if isfinite(value) else None
 
-    best = table["val_loss"].idxmin() if table["val_loss"].notna().any() else 0
+    losses = table["val_loss"].fillna(inf)
     return {
         "table": str(out / "table.parquet"),
         "n_runs": len(table),
-        "test_mse": mean("test_mse"),
-        "roi_mse": mean("roi_mse"),
-        "best_run": str(out / table["run"][best]),
-        "best_val_loss": mean("val_loss") if len(table) == 1 else float(table["val_loss"].min()),
+        "test_mse": known(table["test_mse"].mean()),
+        "roi_mse": known(table["roi_mse"].mean()),
+        "best_run": str(out / table["run"][losses.idxmin()]),
+        "best_val_loss": known(losses.min()),
     }
 
 
-def _script(profile: str | None, cluster: Path | None, devices: str | None) -> str:
-    """The job script for the command as it was typed."""
+def _slurm(profile: str, cluster: Path | None) -> SlurmProfile:
     from enhancer_dask.clusters import read_profile
-    from enhancer_dask.clusters.batch import batch_script
     from enhancer_dask.clusters.profiles import SlurmProfile
 
-    settings = read_profile(profile or "slurm-gpu", cluster)
+    settings = read_profile(profile, cluster)
     if not isinstance(settings, SlurmProfile):
         raise InputError(f"profile {profile!r} is of kind {settings.kind}; --script wants one of kind slurm")
-    if settings.gpus and _processes(settings, devices) > settings.gpus:
-        raise InputError(
-            f"--devices is {devices}, but a job of profile {profile or 'slurm-gpu'!r} has {settings.gpus} (key 'gpus')"
-        )
+    return settings
+
+
+def _added(settings: SlurmProfile, training: Mapping[str, Any], *, many: bool) -> dict[str, Any]:
+    """What makes a training use the GPUs of its job, unless it says otherwise; each of many has one process."""
+    if not settings.gpus or {"accelerator", "devices"} & training.keys():
+        return {}
+    several = {"devices": settings.gpus, "strategy": "ddp"} if settings.gpus > 1 and not many else {}
+    return {name: value for name, value in {"accelerator": "gpu", **several}.items() if name not in training}
+
+
+def _check(
+    shards: Path, model: str, options: dict[str, Any], training: dict[str, Any], split: dict[str, Any], *,
+    whole: bool, seeds: int,
+) -> None:  # fmt: skip
+    """Refuse now what the job would refuse hours later."""
+    from enhancer_dask.models.plans import planned
+    from enhancer_dask.models.trials import check_trial, trials_of
+    from enhancer_dask.shard_store import ShardStore
+
+    store = ShardStore(shards)
+    if not whole and seeds == 1:
+        planned(store, model, options=options, training=training, **split).check()
+        return
+    for trial in trials_of(folds=whole, seeds=seeds, options=options, training=training, split=split):
+        check_trial(store, model, trial)
+
+
+def _script(settings: SlurmProfile, profile: str, training: Mapping[str, Any], added: Mapping[str, Any]) -> str:
+    """The job script for the command as it was typed, and what is added to it."""
+    from enhancer_dask.clusters.batch import batch_script
+
     command = without_options(sys.argv[1:], flags=("--script",), valued=("--profile", "--cluster", "--adapt"))
-    return batch_script(settings, [*command, *_gpus(settings, command)], processes=_processes(settings, devices))
-
-
-def _gpus(settings: SlurmProfile, command: Sequence[str]) -> list[str]:
-    """What makes a command use the GPUs of its job, unless it says otherwise."""
-    if not settings.gpus or any(word.split("=")[0] in ("--accelerator", "--devices") for word in command):
-        return []
-    several = ["--devices", str(settings.gpus), "--strategy", "ddp"] if settings.gpus > 1 else []
-    return ["--accelerator", "gpu", *several]
-
-
-def _processes(settings: SlurmProfile, devices: str | None) -> int:
-    count = _count(devices)
-    return count if isinstance(count, int) else max(1, settings.gpus)
+    command += [word for name, value in added.items() for word in (f"--{name}", str(value))]
+    on_gpus = settings.gpus > 0 and training.get("accelerator") != "cpu"
+    processes = {**training, **added}.get("devices", 1)
+    if processes == "auto":
+        processes = settings.gpus if on_gpus else 1
+    if on_gpus and processes > settings.gpus:
+        raise InputError(f"--devices is {processes}, but a job of profile {profile!r} has {settings.gpus} (key 'gpus')")
+    return batch_script(settings, command, processes=processes)
 
 
 def without_options(words: Sequence[str], *, flags: Sequence[str] = (), valued: Sequence[str] = ()) -> list[str]:

@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from enhancer_dask._version import __version__
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.chromosomes import ChromosomeNames
-from enhancer_dask.io.files import staged
+from enhancer_dask.io.files import is_url, staged
 from enhancer_dask.stores import consolidate
 
 SCHEMA, SCHEMA_VERSION = "enhancer-dask tracks", 1
@@ -53,7 +53,11 @@ def write_bigwig(bins: pd.DataFrame, path: str | Path, column: str, lengths: Map
     """
     path = Path(path)
     check_bigwig(path)
-    table = _placed(bins[bins[column].notna()], column, lengths, path)
+    bins = bins[bins[column].notna()]
+    if bins.empty:
+        raise InputError(f"{path}: no bin has a {column!r} to write")
+    table = _placed(bins, lengths, path)
+    _refuse(table, np.isinf(table[column].to_numpy(np.float64)), path, "is infinite")
     with staged(path) as work:
         named = work.with_name(f"{work.name}.bw")  # the writer wants an ending that it knows
         try:
@@ -65,20 +69,20 @@ def write_bigwig(bins: pd.DataFrame, path: str | Path, column: str, lengths: Map
 
 
 def check_bigwig(path: str | Path) -> None:
-    """Refuse names that are not those of bigWig files.
+    """Refuse names that are not those of bigWig files, or are URLs.
 
     Raises
     ------
     InputError
     """
+    if is_url(path):
+        raise InputError(f"{path}: written to a file system, want a path; copy the finished file there")
     if Path(path).suffix not in BIGWIG_ENDINGS:
         raise InputError(f"{path}: want a name that ends in .bw or .bigWig")
 
 
-def _placed(bins: pd.DataFrame, column: str, lengths: Mapping[str, int], path: Path) -> pd.DataFrame:
+def _placed(bins: pd.DataFrame, lengths: Mapping[str, int], path: Path) -> pd.DataFrame:
     """Bins in the order of the file, checked: the writer itself says little of what is wrong."""
-    if bins.empty:
-        raise InputError(f"{path}: no bin has a {column!r} to write")
     names = ChromosomeNames(lengths, "the bins")
     codes = {chrom: names.code(str(chrom)) for chrom in bins["chrom"].unique()}
     for chrom, code in codes.items():
@@ -86,17 +90,17 @@ def _placed(bins: pd.DataFrame, column: str, lengths: Mapping[str, int], path: P
             raise InputError(f"{path}: no length of chromosome {chrom!r}; there are {', '.join(list(lengths)[:5])} ...")
     table = bins.assign(code=bins["chrom"].map(codes)).sort_values(["code", "start"], kind="stable")
     code, start, end = (table[c].to_numpy(np.int64) for c in ("code", "start", "end"))
-
-    def refuse(bad: Array, what: str) -> None:
-        if bad.any():
-            row = table.iloc[int(bad.argmax())]
-            raise InputError(f"{path}: bin {row['chrom']}:{row['start']}-{row['end']} {what}")
-
-    refuse(~np.isfinite(table[column].to_numpy(np.float64)), "is infinite")
     limit = np.array(list(lengths.values()), dtype=np.int64)[code]
-    refuse((start < 0) | (end > limit) | (end <= start), "is not within its chromosome")
-    refuse(np.r_[False, (code[1:] == code[:-1]) & (start[1:] < end[:-1])], "overlaps the one before it")
+    _refuse(table, (start < 0) | (end > limit) | (end <= start), path, "is not within its chromosome")
+    again = np.r_[False, (code[1:] == code[:-1]) & (start[1:] < end[:-1])]
+    _refuse(table, again, path, "overlaps the one before it")
     return table
+
+
+def _refuse(table: pd.DataFrame, bad: Array, path: Path, what: str) -> None:
+    if bad.any():
+        row = table.iloc[int(bad.argmax())]
+        raise InputError(f"{path}: bin {row['chrom']}:{row['start']}-{row['end']} {what}")
 
 
 def _write(table: pd.DataFrame, path: Path, column: str, lengths: Mapping[str, int]) -> None:
@@ -135,7 +139,7 @@ def write_tracks(
     columns : mapping
         Variables of the store and the columns that they are of; kept as float32.
     lengths : mapping
-        Chromosomes in order, and their lengths in the unit of start and end.
+        Chromosomes in order, and their lengths in the unit of start and end. ``1`` and ``chr1`` are one chromosome.
     attributes : mapping, optional
         JSON values to go with the store.
 
@@ -147,7 +151,7 @@ def write_tracks(
     Raises
     ------
     InputError
-        If there is nothing to write, or a chromosome is unknown.
+        If there is nothing to write, bins overlap, or one lies beyond the end of its chromosome or on none of them.
 
     Notes
     -----
@@ -158,15 +162,11 @@ def write_tracks(
     path = Path(path)
     if bins.empty:
         raise InputError(f"{path}: no bin to write")
-    codes = {name: i for i, name in enumerate(lengths)}
-    unknown = [chrom for chrom in bins["chrom"].unique() if chrom not in codes]
-    if unknown:
-        raise InputError(f"{path}: no length of chromosome {unknown[0]!r}; there are {', '.join(list(codes)[:5])} ...")
-    table = bins.assign(code=bins["chrom"].map(codes)).sort_values(["code", "start"], kind="stable")
-    n_bins = np.bincount(table["code"], minlength=len(codes))
+    table = _placed(bins, lengths, path)
+    n_bins = np.bincount(table["code"], minlength=len(lengths))
     with staged(path) as work:
         group = zarr.create_group(str(work))
-        _put(group, "chrom_name", np.array(list(codes), dtype=object), "chrom")
+        _put(group, "chrom_name", np.array(list(lengths), dtype=object), "chrom")
         _put(group, "chrom_length", np.array(list(lengths.values()), dtype=np.int64), "chrom")
         _put(group, "chrom_first_bin", np.cumsum(n_bins) - n_bins, "chrom")
         _put(group, "chrom_n_bins", n_bins.astype(np.int64), "chrom")

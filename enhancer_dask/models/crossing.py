@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -10,11 +9,11 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype
 
 from enhancer_dask.errors import InputError
+from enhancer_dask.io.chromosomes import bare_name
 from enhancer_dask.shard_store import ShardStore
 
 N_FOLDS = 10
 AUTOSOMES = {"human": 22, "mouse": 19}
-NUMBERED = re.compile(r"(?:[A-Za-z0-9]+_)?(?:chr)?(\d+)")
 SETS = ("train", "validation", "test")
 
 
@@ -56,7 +55,7 @@ def fold_of(i: int, chroms: Iterable[str], genome: str = "human") -> Fold:
     Raises
     ------
     InputError
-        If there is no such run, or one of the three sets is empty.
+        If there is no such run, one of the three sets is empty, or two chromosomes have one number.
 
     Notes
     -----
@@ -98,9 +97,20 @@ def fold_of(i: int, chroms: Iterable[str], genome: str = "human") -> Fold:
 
 
 def _numbers(chroms: Iterable[str]) -> dict[int, str]:
-    """Names of the chromosomes that have numbers."""
-    matches = ((NUMBERED.fullmatch(str(name)), str(name)) for name in chroms)
-    return {int(match[1]): name for match, name in matches if match is not None}
+    """Names of the chromosomes that have numbers; ``scaffold_12`` and ``chrUn_7`` are none.
+
+    Raises
+    ------
+    InputError
+        If two have the same number.
+    """
+    found: dict[int, str] = {}
+    for name in map(str, chroms):
+        bare = bare_name(name)
+        if bare.isdecimal() and found.setdefault(int(bare), name) != name:
+            other = found[int(bare)]
+            raise InputError(f"chromosomes {other!r} and {name!r} have one number, so a fold cannot tell them apart")
+    return found
 
 
 def _listed(numbers: Mapping[int, str]) -> str:

@@ -30,12 +30,27 @@ Transform = Callable[[Data], Data]
 BATCH_NAMES = ("batch", "ptr")  # what PyG puts into a batch itself
 
 
+class GraphData(Data):
+    """A graph whose variables keep their numbers in a batch, whatever they are called.
+
+    PyG takes those with ``batch`` or ``index`` in their names for its own, and adds to them.
+    """
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """What is added for the graphs before this one in a batch."""
+        return self.num_nodes if key == "edge_index" else 0
+
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """The axis along which graphs are joined."""
+        return 1 if key == "edge_index" else 0
+
+
 def to_data(graph: Graph) -> Data:
     """One graph as PyTorch Geometric has it.
 
     Returns
     -------
-    torch_geometric.data.Data
+    GraphData
         ``edge_index`` int64, shape (2, E), from source to target, sorted by target, then source; ``edge_attr`` float32,
         shape (E, W), the weights in the order of their names, which ``edge_attr_names`` lists (both only if there are
         weights); the variables of nodes under their own names, for instance ``x``, ``y``, ``loss_mask``; those of the
@@ -48,7 +63,7 @@ def to_data(graph: Graph) -> Data:
         If two of these have one name, or one is called ``batch`` or ``ptr``, as PyG calls parts of a batch.
     """
     edge_index = np.stack([graph.source, graph.target], dtype=np.int64)
-    data = Data(edge_index=torch.from_numpy(edge_index), num_nodes=graph.n_nodes)
+    data = GraphData(edge_index=torch.from_numpy(edge_index), num_nodes=graph.n_nodes)
     if graph.edges:
         names = sorted(graph.edges)
         weights = np.stack([graph.edges[name] for name in names], axis=1, dtype=np.float32, casting="unsafe")
@@ -67,6 +82,15 @@ def _put(data: Data, graph: Graph, name: str, value: Any) -> None:
     if name in data or name in BATCH_NAMES:
         raise InputError(f"graph {graph.name!r}: {name!r} names two of its variables and labels, or is one of PyG's")
     data[name] = value
+
+
+def fine_tracks(store: ShardStore) -> list[str]:
+    """Names of the variables with several numbers per node, which are tracks in finer bins; sorted."""
+    nodes = store.variables["nodes"].items()
+    return sorted(
+        name for name, one in nodes
+        if name not in ("x", "y") and len(one["shape"]) == 1 and np.dtype(one["dtype"]).kind == "f"
+    )  # fmt: skip
 
 
 def one_hot(codes: torch.Tensor) -> torch.Tensor:

@@ -58,8 +58,7 @@ class MemoryBatches:
 
     Notes
     -----
-    Batches that come again are joined once: that of all graphs, in the order of the index, that of a single graph, and
-    all if nothing is shuffled.
+    Batches that come again are joined once: that of a single graph, and all if nothing is shuffled.
     """
 
     def __init__(
@@ -93,9 +92,6 @@ class MemoryBatches:
         return -(-n_graphs // self.batch_size)
 
     def __iter__(self) -> Iterator[Data]:
-        if self.world_size == 1 and self.batch_size >= len(self.graphs):
-            yield self._batch(tuple(range(len(self.graphs))), keep=True)
-            return
         order, again = self.order(), self.batch_size == 1 or not self.shuffle
         for start in range(0, len(order), self.batch_size):
             yield self._batch(tuple(order[start : start + self.batch_size]), keep=again)
@@ -190,6 +186,11 @@ class GraphSet:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the shards that are kept in memory."""
+        return int(self.index["nbytes"].sum()) if self.in_memory else 0
+
     def nothing_counts(self) -> str:
         """What is wrong where no bin counts."""
         return f"{self.store.path}: loss_mask leaves out all bins of the graphs with {self.condition!r}"
@@ -219,7 +220,7 @@ class GraphSet:
         even: bool = True,
         num_workers: int = 0,
     ) -> Batches:
-        """Batches of all graphs, or of the share of a rank.
+        """Batches of all graphs, or of the share of a rank; where one batch holds all, in the order of the index.
 
         Raises
         ------
@@ -228,6 +229,7 @@ class GraphSet:
         """
         if even and len(self) < world_size:
             raise InputError(f"{self.store.path}: {len(self)} graphs satisfy {self.condition!r}, want {world_size}")
+        shuffle = shuffle and not (batch_size >= len(self) and world_size == 1 and num_workers < 2)
         share: dict[str, Any] = {
             "batch_size": batch_size, "shuffle": shuffle, "seed": seed, "rank": rank, "world_size": world_size,
             "even": even,

@@ -52,7 +52,7 @@ def loss_totals(
                 else:
                     means = loss(model.predictions(here).float(), here.y, mask_of(here))
             n = _n_bins(here)
-            totals = totals + torch.cat([means.double().cpu() * n, torch.tensor([float(n)], dtype=torch.float64)])
+            totals = totals + torch.cat([means.cpu().double() * n, torch.tensor([float(n)], dtype=torch.float64)])
     return totals
 
 
@@ -61,9 +61,12 @@ def error_totals(
 ) -> Tensor:
     """Squared error and number of bins, float64, shape (6,): of all that count, and of two kinds of gene regions.
 
-    The regions are ``WINDOW`` and ``PUBLISHED_MASK`` of :mod:`enhancer_dask.models.metrics`.
+    The regions are ``WINDOW`` and ``PUBLISHED_MASK`` of :mod:`enhancer_dask.models.metrics`. Nothing counts of a model
+    that is judged by something else than its expression, see :func:`loss_totals`.
     """
     totals = torch.zeros(6, dtype=torch.float64)
+    if hasattr(model, "validation_loss"):
+        return totals
     with _judged(model):
         for batch in batches:
             here = moved(batch, device)

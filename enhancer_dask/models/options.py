@@ -20,22 +20,31 @@ class TrainingOptions(BaseModel):
 
     loss: Literal["mse", "poisson", "huber"] = Field("mse", description="what is minimised")
     delta: float = Field(1.0, gt=0, description="error from which the Huber loss is linear")
-    optimiser: Literal["adam"] = Field("adam", description="method; a model may bring its own")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty, as Adam adds it to the gradient")
     batch_size: int = Field(1, ge=1, description="graphs of a step, per process")
     epochs: int = Field(200, ge=1, description="passes at most")
     patience: int | None = Field(None, ge=1, description="epochs without a better validation before it stops")
     check_every: int = Field(1, ge=1, description="epochs from one validation to the next")
-    seed: int = Field(0, ge=0, description="of the first weights, the order of graphs, and dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the first weights, the order of graphs, and dropout")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     precision: Literal["32", "16-mixed", "bf16-mixed"] = Field("32", description="numbers of the arithmetic")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="where it runs")
     devices: int | Literal["auto"] = Field(1, description="processes, one per GPU or on the CPU")
-    strategy: str = Field("auto", description="how devices work together, as Lightning names it: ddp ...")
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+        "auto", description="how devices work together, as Lightning names it"
+    )
     threads: int | None = Field(None, ge=1, description="of the CPU; by default as torch has them")
     num_workers: int = Field(0, ge=0, description="processes that read graphs, if they are streamed")
     in_memory: bool | None = Field(None, description="keep all graphs in memory; by default below 1 GB")
+
+    @property
+    def fused(self) -> bool:
+        """Whether an optimiser may do its step in one: not where Lightning must see the gradients before it.
+
+        It must to take the scale of 16 bits from them, and with mixed precision to clip them.
+        """
+        return self.precision == "32" or (self.precision == "bf16-mixed" and self.gradient_clip is None)
 
 
 def training_options(*layers: Mapping[str, Any]) -> TrainingOptions:

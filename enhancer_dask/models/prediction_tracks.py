@@ -61,7 +61,7 @@ def plan_tracks(
     Raises
     ------
     InputError
-        If a bigWig is wanted of nodes without positions, or a name is taken or has the wrong ending.
+        If a bigWig is wanted of nodes without positions, or a name is taken, has the wrong ending or is a URL.
     """
     store = ShardStore(Path(shards))
     own = chromosome_lengths(store)
@@ -104,6 +104,8 @@ def write_prediction_tracks(plan: TrackPlan, predictions: pd.DataFrame) -> dict[
         if plan.target_bigwig is not None and bins["y"].notna().any():
             write_bigwig(bins, plan.target_bigwig, "y", plan.lengths)
             written["target_bigwig"] = str(plan.target_bigwig)
+        elif plan.target_bigwig is not None:  # one that is there is of other predictions
+            plan.target_bigwig.unlink(missing_ok=True)
     if plan.zarr is not None:
         lengths: Mapping[str, int] = plan.lengths
         if not lengths:

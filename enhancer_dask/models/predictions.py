@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from enhancer_dask.errors import InputError, StoreError
+from enhancer_dask.errors import InputError, first_line
 from enhancer_dask.io.files import check_free, is_url
 from enhancer_dask.io.tables import write_parquet, write_tsv
-from enhancer_dask.models.data import shard_loader
+from enhancer_dask.models.data import fine_tracks, shard_loader
 from enhancer_dask.models.metrics import GENE_MASKS
 from enhancer_dask.models.runs import Run
 from enhancer_dask.shard_store import ShardStore
@@ -27,9 +26,8 @@ try:
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
-TABLE = "predictions.parquet"
+TABLE, TSV = "predictions.parquet", ".tsv.gz"
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-NOT_TRACKS = ("x", "y")
 Array = NDArray[Any]
 
 
@@ -92,7 +90,7 @@ def predict(
     >>> predict("run", "shards", split="test", accelerator="cpu").columns[:2]  # doctest: +SKIP
     Index(['graph', 'node'], dtype='object')
     """
-    table_file = None if out is None else output_file(out, overwrite=overwrite)
+    table_file = None if out is None else output_file(out, tsv=tsv, overwrite=overwrite)
     found, store = Run(Path(run)), ShardStore(Path(shards))
     device = _device(accelerator)
     check_features(found, store)
@@ -112,17 +110,17 @@ def predict(
         params = {"stage": "predict", "model": found.description["model"], "split": split, "where": where}
         write_parquet(table, table_file, meta={"params": params})
         if tsv:
-            write_tsv(table, table_file.with_suffix(".tsv.gz"))
+            write_tsv(table, table_file.with_suffix(TSV))
     return table
 
 
-def output_file(out: str | Path, *, overwrite: bool) -> Path:
+def output_file(out: str | Path, *, tsv: bool = False, overwrite: bool) -> Path:
     """File of the table for what a user gave as its name.
 
     Raises
     ------
     InputError
-        If it is there and not to be overwritten, or a URL.
+        If it, or with ``tsv`` the text beside it, is there and not to be overwritten, or it is a URL.
     """
     if is_url(out):
         raise InputError(f"{out}: written to a file system, want a path; copy the finished table there")
@@ -132,8 +130,9 @@ def output_file(out: str | Path, *, overwrite: bool) -> Path:
         return path / TABLE
     if path.is_dir():
         raise InputError(f"{path}: is a folder, want the name of a file")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; choose another name or overwrite it")
+    for file in (path, path.with_suffix(TSV))[: 1 + tsv]:
+        if file.exists() and not overwrite:
+            raise InputError(f"{file}: exists; choose another name or overwrite it")
     return path
 
 
@@ -147,27 +146,16 @@ def check_features(run: Run, store: ShardStore) -> None:
     """
     if "x" not in store.variables["nodes"]:
         raise InputError(f"{store.path}: its nodes have no variable 'x'; want features as in the training")
-    trained, here = trained_features(run.description), store.params.get("x")
-    if trained is not None and here is not None and trained != list(here):
+    trained, here = run.description.get("x"), store.params.get("x")
+    if trained is not None and here is not None and trained != here:
         raise InputError(
             f"{store.path}: x has the columns {', '.join(map(str, here)) or 'none'}; {run.path} was trained on "
-            f"{', '.join(trained) or 'none'}"
+            f"{', '.join(map(str, trained)) or 'none'}"
         )
     width, shape = run.description.get("options", {}).get("in_channels"), store.variables["nodes"]["x"]["shape"]
     if width is not None and shape != [width]:
         found = shape[0] if shape else 1
         raise InputError(f"{store.path}: x has {found} columns; {run.path} was trained on {width}")
-
-
-def trained_features(description: Mapping[str, Any]) -> list[str] | None:
-    """Columns of ``x`` that a run was trained on; None if it does not say."""
-    names, shards = description.get("x"), description.get("shards")
-    if names is None and isinstance(shards, Mapping):
-        names = shards.get("x", shards.get("params", {}).get("x"))
-    if names is None and isinstance(shards, str):
-        with suppress(StoreError):  # they may have gone since
-            names = ShardStore(Path(shards)).params.get("x")
-    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _device(accelerator: str) -> torch.device:
@@ -187,9 +175,8 @@ def _forward(model: nn.Module, batch: Data, run: Run, store: ShardStore) -> torc
     try:
         prediction = model(batch)
     except (RuntimeError, KeyError, AttributeError, IndexError, ValueError) as err:  # whatever features make it raise
-        why = f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"
         raise InputError(
-            f"{store.path}: model {name!r} of {run.path} cannot read graph {batch.name[0]!r} ({why})"
+            f"{store.path}: model {name!r} of {run.path} cannot read graph {batch.name[0]!r} ({first_line(err)})"
         ) from err
     if tuple(prediction.shape) != (batch.num_nodes,):
         raise InputError(
@@ -223,12 +210,8 @@ class NodeLayout:
         width = int(np.prod(nodes["x"]["shape"], dtype=int)) if "x" in nodes else 0
         names = params.get("x") or []
         features = [str(n) for n in names] if len(names) == width else [str(i) for i in range(width)]
-        fine = [
-            name for name, v in nodes.items()
-            if name not in NOT_TRACKS and len(v["shape"]) == 1 and np.dtype(v["dtype"]).kind == "f"
-        ]  # fmt: skip
         genes = [str(g) for g in params.get("genes", [])] if "gene" in nodes else []
-        return cls(features, fine, graph_spans(store), int(params.get("resolution", 0)), genes)
+        return cls(features, fine_tracks(store), graph_spans(store), int(params.get("resolution", 0)), genes)
 
     def rows(self, batch: Data, prediction: Array) -> dict[str, Array]:
         """Columns of the table for the nodes of a batch."""

@@ -127,12 +127,14 @@ def shown(name: str, epochs: int, show: bool) -> Iterator[Say | None]:
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(name, total=epochs, note="")
-        drawn = -math.inf
+        drawn, done = -math.inf, 0
 
         def say(epoch: float, note: str) -> None:
-            nonlocal drawn
-            if time.monotonic() - drawn >= DRAW_EVERY_S or epoch >= epochs:
+            nonlocal drawn, done
+            done = math.floor(epoch) + 1
+            if time.monotonic() - drawn >= DRAW_EVERY_S:
                 bar.update(task, completed=math.floor(epoch), note=note)
                 drawn = time.monotonic()
 
         yield say
+        bar.update(task, completed=done)

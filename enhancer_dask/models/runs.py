@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from enhancer_dask._version import __version__
-from enhancer_dask.errors import InputError, ResumeError, StoreError
+from enhancer_dask.errors import InputError, ResumeError, StoreError, first_line
 from enhancer_dask.io.files import check_free, remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_table
 from enhancer_dask.models.registry import Expression, build
@@ -47,10 +47,7 @@ class Run:
         file = Path(self.path) / DESCRIPTION
         if not file.exists():
             raise StoreError(f"{self.path}: no training run here ({DESCRIPTION} is missing)")
-        try:
-            description = dict(json.loads(file.read_text()))
-        except (ValueError, OSError) as err:
-            raise StoreError(f"{file}: damaged ({str(err).splitlines()[0]})") from err
+        description = _read_json(file)
         check_schema(description, file, SCHEMA, SCHEMA_VERSION, "train again")
         return description
 
@@ -60,7 +57,7 @@ class Run:
         file = Path(self.path) / RESULT
         if not file.exists():
             raise StoreError(f"{self.path}: the training has not ended ({RESULT} is missing); run it again to go on")
-        return dict(json.loads(file.read_text()))
+        return _read_json(file)
 
     @property
     def is_finished(self) -> bool:
@@ -88,8 +85,15 @@ class Run:
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict({n.removeprefix(PREFIX): v for n, v in state.items() if n.startswith(PREFIX)})
         except Exception as err:  # torch raises whatever a damaged file makes it raise
-            raise StoreError(f"{file}: not the weights of this model ({str(err).splitlines()[0]})") from err
+            raise StoreError(f"{file}: not the weights of this model ({first_line(err)})") from err
         return model.eval()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError, OSError) as err:
+        raise StoreError(f"{file}: damaged ({first_line(err)})") from err
 
 
 def load_model(run: str | Path) -> Expression:
@@ -167,15 +171,16 @@ def claim(out: Path, description: Mapping[str, Any], *, overwrite: bool = False)
     ------
     ResumeError
         If a training there has other parameters; names the first.
-    InputError
-        If the folder holds something else.
+    InputError, StoreError
+        If the folder holds something else, also a ``run.json`` that is not one of ours.
     """
     run = Run(Path(out))
     file = run.path / DESCRIPTION
     if file.exists():
+        there = run.description  # of ours, or an error: what others call run.json is not ours to delete
         try:
-            check_params(run.path, _compared(run.description), _compared(description))
-        except (ResumeError, StoreError):
+            check_params(run.path, _compared(there), _compared(description))
+        except ResumeError:
             if not overwrite and (run.is_finished or (run.path / LAST).exists()):  # else there is nothing to lose
                 raise
             remove_at_once(run.path)

@@ -63,6 +63,11 @@ class GraphSets:
     test: GraphSet
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of the shards that are kept in memory."""
+        return sum(one.kept_bytes for one in self.by_name.values())
+
+    @property
     def by_name(self) -> dict[str, GraphSet]:
         """The same three."""
         return {"training": self.train, "validation": self.validation, "test": self.test}
@@ -168,8 +173,7 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         if make is not None:
             optimiser = make(options)
         else:
-            scaled = options.precision == "16-mixed"  # then Lightning wants to see the gradients before the step
-            fused = self.device.type in ("cpu", "cuda") and not scaled
+            fused = options.fused and self.device.type in ("cpu", "cuda")
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             optimiser = torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused)
         schedule = getattr(self.model, "schedule", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,32 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from enhancer_dask.errors import EnhancerDaskError, InputError, StoreError
+from enhancer_dask.errors import EnhancerDaskError, InputError, StoreError, first_line
 from enhancer_dask.io.files import remove_at_once
-from enhancer_dask.models.crossing import choose_split
 from enhancer_dask.models.graph_data import GraphSet
 from enhancer_dask.models.judging import error_totals, loss_totals, mean_errors
 from enhancer_dask.models.losses import mean_loss
 from enhancer_dask.models.options import TrainingOptions as TrainingOptions
-from enhancer_dask.models.options import training_options
+from enhancer_dask.models.plans import TrainingPlan, planned
 from enhancer_dask.models.progress import History, shown
 from enhancer_dask.models.quiet import alone, is_first_process, quiet, threads
-from enhancer_dask.models.registry import Expression, ModelSpec, build, n_parameters, spec
-from enhancer_dask.models.runs import (
-    BEST,
-    LAST,
-    METRICS,
-    RESULT,
-    Run,
-    claim,
-    describe,
-    with_base,
-    write_json,
-    write_weights,
-)
+from enhancer_dask.models.registry import Expression, n_parameters
+from enhancer_dask.models.runs import BEST, LAST, METRICS, RESULT, Run, claim, describe, write_json, write_weights
 from enhancer_dask.models.task import DivergedError as DivergedError
 from enhancer_dask.models.task import GraphSets, TrainingTask, steps_at_once
-from enhancer_dask.models.unseen import check_base
 from enhancer_dask.shard_store import ShardStore
 
 try:
@@ -42,11 +30,8 @@ try:
     import torch
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from torch.nn.parameter import UninitializedParameter
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
-
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
 def train(
@@ -98,7 +83,7 @@ def train(
     Run
         Its ``result`` has ``best_epoch``, ``epochs``, ``val_loss``, ``train_s`` (seconds of training, over all calls),
         ``test_mse``, ``roi_mse`` and ``roi_window_mse`` (near genes, see :func:`.mean_errors`; null where genes are not
-        known), ``n_parameters``.
+        known, as all three where a test target is NaN), ``n_parameters``.
         ``run.model()`` is the model with its best weights.
 
     Raises
@@ -124,30 +109,25 @@ def train(
     >>> run.result["test_mse"]  # doctest: +SKIP
     0.17
     """
-    store, known = ShardStore(Path(shards)), spec(model)
-    check_target(store, known)
-    hyper = training_options(known.training, training or {})
-    if hyper.strategy not in STRATEGIES:
-        raise InputError(f"training: key 'strategy': want one of {', '.join(STRATEGIES)} (found {hyper.strategy!r})")
-    chosen = with_base({**inferred_options(known, store), **(options or {})}, fold)
-    split = choose_split(store, train=train, validation=validation, test=test, fold=fold, genome=genome)
+    plan = planned(
+        ShardStore(Path(shards)), model, options=options, training=training, train=train, validation=validation,
+        test=test, fold=fold, genome=genome,
+    )  # fmt: skip
+    hyper = plan.hyper
     with alone(hyper.seed), threads(hyper.threads):
-        built = build(model, **chosen)
-        if any(isinstance(p, UninitializedParameter) for p in built.parameters()):  # PyG takes 0 for "not known yet"
-            raise InputError(f"model {model!r}: an option leaves a layer without a size: {_listed(chosen)}")
-        check_base(store, chosen, split)
+        built = plan.build()
         description = describe(
-            store, model=model, options=chosen, training=hyper.model_dump(), splits=asdict(split),
+            plan.store, model=model, options=plan.options, training=hyper.model_dump(), splits=asdict(plan.split),
             parameters=n_parameters(built),
         )  # fmt: skip
-        run = claim(Path(out), description, overwrite=overwrite)
+        run = claim(Path(out).absolute(), description, overwrite=overwrite)
         if run.is_finished:
             return run
-        sets = GraphSets(*(GraphSet(store, where, in_memory=hyper.in_memory) for where in asdict(split).values()))
+        sets = plan.sets()
         if note is not None and is_first_process():
             sizes = ", ".join(f"{len(one):,} {_graphs(one)} for {name}" for name, one in sets.by_name.items())
             note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
-        with _usable(run, store):
+        with _usable(run, plan):
             if built.closed_form:
                 _fit_at_once(built, hyper, sets, run)
             else:
@@ -160,58 +140,25 @@ def _graphs(graphs: GraphSet) -> str:
 
 
 @contextmanager
-def _usable(run: Run, store: ShardStore) -> Iterator[None]:
+def _usable(run: Run, plan: TrainingPlan) -> Iterator[None]:
     """What a model cannot learn from is an error of the user's, and leaves no folder behind."""
     try:
         try:
             yield
         except torch.OutOfMemoryError as err:
-            why = str(err).splitlines()[0]
-            raise InputError(f"{run.path}: memory is too small; want a smaller batch_size or model ({why})") from err
-        except (RuntimeError, ValueError, KeyError, IndexError, AttributeError) as err:  # whatever torch makes of it
+            what = "memory is too small; want a smaller batch_size or model"
+            raise InputError(f"{run.path}: {what} ({first_line(err)})") from err
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as err:  # whatever torch makes of it
             if isinstance(err, EnhancerDaskError):
                 raise
-            why = f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"
-            name = run.description["model"]
-            raise InputError(f"{store.path}: model {name!r} cannot be trained on these graphs ({why})") from err
+            raise InputError(
+                f"{plan.store.path}: model {plan.model!r} cannot be trained on these graphs ({first_line(err)}); its "
+                f"options: {plan.listed}"
+            ) from err
     except InputError:
         if is_first_process() and not (run.path / LAST).exists():  # nothing that another call could go on from
             remove_at_once(run.path)
         raise
-
-
-def check_target(store: ShardStore, known: ModelSpec) -> None:
-    """Refuse graphs without the target that a model learns, unless it is judged by something else."""
-    if "y" not in store.variables["nodes"] and not hasattr(known.load(), "validation_loss"):
-        raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {_names(store)}")
-
-
-def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
-    """Options of a model that the shards tell, of those that its class has and its name does not fix.
-
-    ``in_channels``: columns of ``x``; ``tracks``: names of the variables in finer bins, sorted.
-    """
-    nodes = store.variables["nodes"]
-    fine = [
-        name
-        for name, one in sorted(nodes.items())
-        if name not in ("x", "y") and len(one["shape"]) == 1 and one["dtype"].startswith("float")
-    ]
-    found: dict[str, Any] = {}
-    if "x" in nodes:
-        found["in_channels"] = int(nodes["x"]["shape"][0])
-    if fine:
-        found["tracks"] = fine
-    wanted = known.known_options()
-    return {name: value for name, value in found.items() if name in wanted and name not in known.options}
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none given"
-
-
-def _names(store: ShardStore) -> str:
-    return ", ".join(store.variables["nodes"]) or "none"
 
 
 def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run) -> None:
@@ -229,6 +176,9 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
         if not n:
             raise InputError(graphs.nothing_counts())
         losses[name] = total[int(model.chosen)] / n
+        if not math.isfinite(losses[name]):
+            why = graphs.not_finite() or f"the loss of model {run.description['model']!r} is not finite"
+            raise InputError(f"{run.path}: no weights are usable; {why}")
     history = History(epoch=1, step=1, seconds=seconds)
     history.note([losses["val"]], losses["train"], 0.0, None)
     write_weights(run.path / BEST, model.state_dict(), 1)
@@ -246,26 +196,25 @@ def _fit_in_steps(
         task = TrainingTask(model, hyper, sets, run.path, say=say)
         if (run.path / LAST).exists():
             task.resume(_read(run.path / LAST))
-        first = True
+        trainer = _trainer(hyper, task.n_rounds, run.path)
         if task.n_rounds:
-            trainer = _trainer(hyper, task.n_rounds, run.path)
             trainer.fit(task)
-            first = trainer.is_global_zero
-        else:
+        else:  # ended, but killed before the result was written: judged here as there
             task.take_best()
+            device, context = trainer.strategy.root_device, trainer.precision_plugin.val_step_context
             batches = sets.test.batches(sets.test.large_batch(hyper.batch_size), shuffle=False)
-            task.errors = error_totals(model, batches)
-    if first and task.errors is not None:
+            task.errors = error_totals(model.to(device), batches, device=device, context=context)
+    if trainer.is_global_zero and task.errors is not None:
         _conclude(run, task.history, mean_errors(task.errors))
 
 
 def _conclude(run: Run, history: History, errors: Mapping[str, float | None]) -> None:
-    """The last file: with it the run is finished."""
+    """The last file: with it the run is finished. An error of test graphs with NaN is not known."""
     result = {
         "best_epoch": history.best_epoch,
         "epochs": history.epoch,
         "val_loss": history.best_loss,
-        **errors,
+        **{name: one if one is not None and math.isfinite(one) else None for name, one in errors.items()},
         "train_s": round(history.seconds, 3),
         "n_parameters": run.description["parameters"],
     }
@@ -276,12 +225,12 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as err:  # torch raises whatever a damaged file makes it raise
-        raise StoreError(f"{file}: damaged ({str(err).splitlines()[0]}); delete it to begin anew") from err
+        raise StoreError(f"{file}: damaged ({first_line(err)}); delete it to begin anew") from err
 
 
 def _trainer(hyper: TrainingOptions, n_rounds: int, out: Path) -> Any:
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator=hyper.accelerator, devices=hyper.devices, strategy=hyper.strategy, precision=hyper.precision,
             max_epochs=n_rounds, default_root_dir=out,
             gradient_clip_val=None if steps_at_once(hyper) else hyper.gradient_clip,
@@ -292,3 +241,6 @@ def _trainer(hyper: TrainingOptions, n_rounds: int, out: Path) -> Any:
     except (MisconfigurationException, ValueError, RuntimeError) as err:
         where = f"accelerator {hyper.accelerator}, devices {hyper.devices}, precision {hyper.precision}"
         raise InputError(f"training: {where}: {' '.join(str(err).split())}") from err
+    if hyper.precision == "16-mixed" and trainer.precision != "16-mixed":  # Lightning takes bf16 where there is no fp16
+        raise InputError("training: precision is '16-mixed', which the CPU does not have; want 'bf16-mixed' or '32'")
+    return trainer

@@ -15,18 +15,16 @@ from enhancer_dask.clusters import ClientSource, client_or_threads
 from enhancer_dask.errors import InputError
 from enhancer_dask.io.files import remove_at_once, staged
 from enhancer_dask.io.tables import check_params, read_meta, read_table, write_parquet
-from enhancer_dask.models.crossing import N_FOLDS, choose_split
-from enhancer_dask.models.graph_data import IN_MEMORY_BYTES
+from enhancer_dask.models.crossing import N_FOLDS
 from enhancer_dask.models.options import training_options
-from enhancer_dask.models.quiet import alone
-from enhancer_dask.models.registry import build, spec
+from enhancer_dask.models.plans import TrainingPlan, planned
 from enhancer_dask.models.runs import Run, shards_hash, with_base
-from enhancer_dask.models.training import DivergedError, check_target, inferred_options, train
-from enhancer_dask.models.unseen import check_base
+from enhancer_dask.models.training import DivergedError, train
 from enhancer_dask.shard_store import ShardStore
 
 TABLE = "table.parquet"
-NUMBERS = ("parameters", "val_loss", "test_mse", "roi_mse", "roi_window_mse", "best_epoch", "epochs", "train_s")
+RESULTS = ("parameters", "val_loss", "test_mse", "roi_mse", "roi_window_mse", "best_epoch", "epochs", "train_s")
+NAMES = {"epochs": "epochs_done"}  # in the table: ``epochs`` may be searched, and is not what was done
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def trials_of(
     """
     if seeds < 1:
         raise InputError(f"seeds is {seeds}, want at least 1")
-    first = int((training or {}).get("seed", 0))
+    first = training_options(training or {}).seed
     found = []
     for fold in range(1, N_FOLDS + 1) if folds else [0]:
         for seed in range(first, first + seeds):
@@ -111,7 +109,7 @@ def run_trials(
     -------
     DataFrame
         One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``roi_mse``, ``roi_window_mse``,
-        ``best_epoch``, ``epochs``, ``train_s``, ``run``. NaN where a training diverged.
+        ``best_epoch``, ``epochs_done``, ``train_s``, ``run``. NaN where a training diverged.
 
     Raises
     ------
@@ -122,17 +120,16 @@ def run_trials(
     ChunkError
         If some trainings failed; the others are kept.
     """
-    store, out = ShardStore(Path(shards)), Path(out)
+    store, out = ShardStore(Path(shards).absolute()), Path(out).absolute()  # workers may have another folder
     trials = [replace(trial, options=with_base(trial.options, trial.split.get("fold"))) for trial in trials]
     for trial in trials:
-        _check(store, model, trial)
-    nbytes = int(store.index["nbytes"].sum())
+        check_trial(store, model, trial)
     asked = json.loads(json.dumps({"stage": stage, "model": model, "shards": shards_hash(store), **params}))
     work = chunks.Work(
         stage, train_chunk,
-        lambda i: (Path(shards).absolute(), model, out.absolute(), trials[i], overwrite),
+        lambda i: (store.path, model, out, trials[i], overwrite),
         len(trials), asked, {}, out.with_name(f"{out.name}.parts"),
-        nbytes=lambda _: 3 * nbytes if nbytes < IN_MEMORY_BYTES else 0,
+        nbytes=lambda arguments: 3 * _planned(store, model, arguments[3]).sets().kept_bytes,
     )  # fmt: skip
     table = out / TABLE
     if overwrite:
@@ -157,18 +154,22 @@ def run_trials(
     return rows
 
 
-def _check(store: ShardStore, model: str, trial: Trial) -> None:
-    """Refuse what can be seen to fail before any training."""
-    known = spec(model)
-    hyper = training_options(known.training, trial.training)
+def check_trial(store: ShardStore, model: str, trial: Trial) -> None:
+    """Refuse what can be seen to fail before any training.
+
+    Raises
+    ------
+    InputError
+    """
+    plan = _planned(store, model, trial)
     for name, want in (("devices", 1), ("num_workers", 0)):
-        if getattr(hyper, name) != want:
+        if getattr(plan.hyper, name) != want:
             raise InputError(f"training: key {name!r}: want {want} where trainings are tasks of a cluster")
-    check_target(store, known)
-    split = choose_split(store, **trial.split)
-    with alone(hyper.seed):  # the caller's random numbers stay as they are
-        build(model, **{**inferred_options(known, store), **trial.options})
-    check_base(store, trial.options, split)
+    plan.check()
+
+
+def _planned(store: ShardStore, model: str, trial: Trial) -> TrainingPlan:
+    return planned(store, model, options=trial.options, training=trial.training, **trial.split)
 
 
 def train_chunk(shards: Path, model: str, out: Path, trial: Trial, overwrite: bool) -> pd.DataFrame:
@@ -181,7 +182,7 @@ def train_chunk(shards: Path, model: str, out: Path, trial: Trial, overwrite: bo
         found = {**run.result, "parameters": run.description["parameters"]}
     except DivergedError:
         found = {"parameters": Run(out / trial.name).description["parameters"]}
-    numbers = {name: float("nan") if found.get(name) is None else found[name] for name in NUMBERS}
+    numbers = {NAMES.get(n, n): float("nan") if found.get(n) is None else found[n] for n in RESULTS}
     labels = {n: json.dumps(v) if isinstance(v, list | dict) else v for n, v in trial.labels.items()}
     return pd.DataFrame([{**labels, **numbers, "run": trial.name}])
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from enhancer_dask.clusters import ClientSource
 from enhancer_dask.errors import InputError
-from enhancer_dask.models.options import TrainingOptions, key_and_value, value_of
+from enhancer_dask.models.options import TrainingOptions, key_and_value, training_options, value_of
 from enhancer_dask.models.registry import spec
 from enhancer_dask.models.trials import Trial, run_trials, trials_of
 
@@ -148,7 +148,7 @@ def tune(
         If ``out`` holds a search with other parameters; names the first.
     """
     axes = _axes(model, grid)
-    first = int((training or {}).get("seed", 0))
+    first = training_options(training or {}).seed
     trials = []
     for number, point in enumerate(points(axes, random, first), start=1):
         of_training = {name: value for name, value in point.items() if name in TrainingOptions.model_fields}

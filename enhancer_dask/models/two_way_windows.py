@@ -135,7 +135,9 @@ class TwoWayWindows(Expression):
 
     def optimiser(self, options: TrainingOptions) -> torch.optim.Optimizer:
         """Adam, with a decay of weights that does not pass through its moments: replicas do not meet in it."""
-        return torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            self.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=options.fused
+        )
 
     def schedule(self, optimiser: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
         """Up for a fifth of the steps, then down to nothing: what few steps learn must settle."""

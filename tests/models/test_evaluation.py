@@ -21,7 +21,6 @@ from enhancer_dask.models.gene_table import gene_table, mark_genes, read_starts
 from enhancer_dask.models.metrics import metrics_table
 from enhancer_dask.models.predictions import predict
 from enhancer_dask.models.unseen import names_digest
-from enhancer_dask.shard_store import ShardStore
 from enhancer_dask.simulate.chromosomes import preset_design, simulate_chromosomes
 
 X3 = ["degree", "strength", "dnase"]
@@ -242,15 +241,6 @@ def test_evaluate__conditions_of_a_training(simulated, windowed, tmp_path):
     with pytest.raises(InputError, match="saw chromosome chr10 in validation"):
         evaluate(windowed.path, {"m": run}, where="chrom != 'chr1'", accelerator="cpu")
     assert len(evaluate(windowed.path, {"m": run}, where="chrom == 'chr2'", accelerator="cpu").metrics)
-
-
-def test_predict__features_of_the_shards_that_a_run_names(simulated, windowed, runs3, tmp_path):
-    one = write_run(tmp_path / "one", [1, 0, 0], shards=str(simulated.path))  # as if trained on one feature
-    with pytest.raises(InputError, match="x has the columns degree, strength, dnase; .* trained on accessibility"):
-        predict(one, windowed.path)
-    gone = write_run(tmp_path / "gone", [1, 0, 0], shards=str(tmp_path / "nowhere"))
-    table = predict(gone, ShardStore(windowed.path).path, accelerator="cpu")
-    pd.testing.assert_frame_equal(table, predict(runs3["c"], windowed.path, accelerator="cpu"))
 
 
 # -- the command -----------------------------------------------------------------------------------------------

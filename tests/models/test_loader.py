@@ -1,5 +1,6 @@
 """The stream of graphs: every graph once whoever shares the work, an order fixed by few numbers, and nothing lost."""
 
+import pickle
 from itertools import chain
 
 import numpy as np
@@ -103,6 +104,19 @@ def test_batch__stacks_values_and_joins_nodes(shards, graphs):
     assert batch.edge_index.shape[1] == sum(len(g.source) for g in first)
     assert batch.cell == [g.labels["cell"] for g in first]
     assert batch.stage.tolist() == [g.labels["stage"] for g in first]
+
+
+def test_batch__names_that_pyg_takes_for_its_own(tmp_path):
+    none, values = np.zeros(0, np.int32), np.full((2, 3), 2.0, np.float32)
+    nodes = {"atac_batch2": values, "index_of_growth": values, "face": values[:, 0], "y": values[:, 0]}
+    graphs = [Graph(name, 2, none, none, nodes, values={"batch_index": np.int64(7)}) for name in "ab"]
+    finish_shards(tmp_path, write_shard(tmp_path / "shard-00000000.zarr", graphs), {})
+    (batch,) = shard_loader(tmp_path, batch_size=2, shuffle=False)
+    for name, want in nodes.items():
+        np.testing.assert_array_equal(batch[name].numpy(), np.concatenate([want, want]))
+    assert batch.batch_index.tolist() == [7, 7]
+    again = pickle.loads(pickle.dumps(batch))
+    assert torch.equal(again.atac_batch2, batch.atac_batch2)
 
 
 @pytest.mark.parametrize(("buffer", "prefetch"), [(1, 1), (4, 0), (1000, 2)])

@@ -1,6 +1,7 @@
 """Predictions in a table and as tracks: every node once, values of the model, positions that hold when read back."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,10 @@ def test_predict__writes_the_table(simulated, run, tmp_path):
     for out in ("t.parquet", "folder"):
         with pytest.raises(InputError, match="exists; choose another name or overwrite it"):
             predict(run, simulated.path, tmp_path / out)
+    (tmp_path / "u.tsv.gz").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"u\.tsv\.gz: exists"):
+        predict(run, simulated.path, tmp_path / "u.parquet", tsv=True)
+    assert (tmp_path / "u.tsv.gz").read_bytes() == b"mine"
     predict(run, simulated.path, tmp_path / "t.parquet", overwrite=True)
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 1600
 
@@ -191,6 +196,39 @@ def test_bigwig__reads_back_as_predicted(windowed, run3, tmp_path):
         np.testing.assert_array_equal(found[["start", "end"]], bins[["start", "end"]])
         np.testing.assert_array_equal(found["value"].to_numpy(np.float32), counted[column])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.bw", "p.target.bw", "run3"]
+
+
+def test_tracks__name_chromosomes_as_the_sizes_do(windowed, run3, tmp_path):
+    store, _, _ = windowed
+    sizes = {name.removeprefix("chr"): size for name, size in LENGTHS.items()}
+    plan = plan_tracks(store.path, bigwig=tmp_path / "p.bw", zarr=tmp_path / "p.zarr", chromsizes=sizes)
+    table = predict(run3, store.path, accelerator="cpu")
+    write_prediction_tracks(plan, table)
+    assert read_bigwig(tmp_path / "p.bw")[0] == sizes
+    tracks = xr.open_zarr(tmp_path / "p.zarr")
+    assert tracks["chrom_name"].values.tolist() == list(sizes)
+    assert tracks["chrom_n_bins"].values.tolist() == [41, 20, 8]
+    twice = pd.concat([table, table[table["loss_mask"]][:1]])
+    with pytest.raises(InputError, match="overlaps the one before it"):
+        write_prediction_tracks(plan_tracks(store.path, zarr=tmp_path / "twice.zarr"), twice)
+    assert not (tmp_path / "twice.zarr").exists()
+
+
+def test_tracks__an_old_target_does_not_stay(windowed, run3, tmp_path):
+    store, _, _ = windowed
+    table = predict(run3, store.path, accelerator="cpu")
+    write_prediction_tracks(plan_tracks(store.path, bigwig=tmp_path / "p.bw"), table)
+    assert (tmp_path / "p.target.bw").exists()
+    plan = plan_tracks(store.path, bigwig=tmp_path / "p.bw", overwrite=True)
+    assert "target_bigwig" not in write_prediction_tracks(plan, table.assign(y=np.nan))
+    assert not (tmp_path / "p.target.bw").exists()
+
+
+@pytest.mark.parametrize("kind", ["bigwig", "zarr"])
+@pytest.mark.parametrize("form", [str, Path])
+def test_tracks__are_written_to_folders_only(windowed, kind, form):
+    with pytest.raises(InputError, match="want a path"):
+        plan_tracks(windowed[0].path, **{kind: form("s3://bucket/p.bw")})
 
 
 def test_bigwig__chromosome_sizes_of_the_user(windowed, tmp_path):

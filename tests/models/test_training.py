@@ -377,6 +377,16 @@ def test_batches__in_memory_are_those_of_the_stream(by_chromosome, world_size):
             assert len(kept) == -(-len(found) // 4)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_batches__one_of_all_graphs_is_in_the_order_of_the_index(by_chromosome, in_memory):
+    # in another order sums are rounded otherwise
+    graphs = GraphSet(ShardStore(by_chromosome), "n_nodes > 0", in_memory=in_memory)
+    for epoch in range(2):
+        batches = graphs.batches(64, shuffle=True, seed=5)
+        batches.set_epoch(epoch)
+        assert [batch.name for batch in batches] == [graphs.index["name"].tolist()]
+
+
 def test_join__is_what_pyg_makes(by_chromosome):
     graphs = [to_data(graph) for graph in ShardStore(by_chromosome).graphs()][:5]
     found, want = join(graphs), Batch.from_data_list(graphs)
@@ -440,6 +450,15 @@ def test_fold_of__the_rule_of_graphreg():
         fold_of(11, HUMAN)
     with pytest.raises(InputError, match="fold 5 has no chromosome for validation: want one of 5, 15, found chr1"):
         fold_of(5, ["chr1", "chrX"])
+
+
+def test_fold_of__counts_chromosomes_only():
+    others = ["scaffold_12", "chrUn_7", "chr4_random", "chr01_alt"]
+    assert fold_of(2, [*HUMAN, *others]) == fold_of(2, HUMAN)
+    assert fold_of(2, [*HUMAN, "chr3"]) == fold_of(2, HUMAN)
+    for both in (["hg38_chr1", "mm10_chr1"], ["1", "chr1"]):
+        with pytest.raises(InputError, match=f"chromosomes '{both[0]}' and '{both[1]}' have one number"):
+            fold_of(2, [*HUMAN[1:], *both])
 
 
 def test_choose_split__no_chromosome_is_in_two_sets(by_chromosome, shards, tmp_path):
@@ -594,15 +613,3 @@ def test_batch_script__queues_itself_again_when_the_time_is_up(tmp_path, takes, 
     assert job.returncode == code
     assert says in out
     assert ("scontrol requeue 7" in out) == bool(says)
-
-
-def test_script__is_the_command_as_it_was_typed(monkeypatch, capsys, tmp_path):
-    from enhancer_dask.cli import training
-
-    (tmp_path / "cluster.yaml").write_text("gpu: {kind: slurm, memory: 8GB, gpus: 1, cores: 4, python: python}\n")
-    monkeypatch.chdir(tmp_path)
-    words = ["train", "shards", "--model", "gcn", "--out", "run", "--profile", "gpu", "--script", "--fold", "3"]
-    monkeypatch.setattr(sys, "argv", ["enhancer-dask", *words])
-    text = training._script("gpu", None, None)
-    assert "python -m enhancer_dask.cli train shards --model gcn --out run --fold 3 --accelerator gpu &" in text
-    assert "--gres=gpu:1" in text

@@ -9,6 +9,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from enhancer_dask.errors import ChunkError, InputError, ResumeError
+from enhancer_dask.shard_store import ShardStore
 from enhancer_dask.simulate.chromosomes import ChromosomeDesign, simulate_chromosomes
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,7 @@ pytest.importorskip("lightning")
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_models  # noqa: E402
 
+from enhancer_dask.models import graph_data  # noqa: E402
 from enhancer_dask.models import trials as many  # noqa: E402
 from enhancer_dask.models.runs import Run  # noqa: E402
 from enhancer_dask.models.training import train  # noqa: E402
@@ -106,6 +108,44 @@ def test_tune__a_training_that_diverges_is_a_row(shards, threads, tmp_path):
     assert table["parameters"].tolist() == [2, 2]
 
 
+def test_tune__a_searched_number_of_epochs_is_not_what_was_done(shards, threads, tmp_path):
+    training = {"lr": 1e-9, "patience": 1, "accelerator": "cpu"}
+    table = tune(shards, "linear", tmp_path / "search", ["epochs=3,6"], training=training, client=threads,
+                 progress=False)  # fmt: skip
+    assert set(table["epochs"]) == {3, 6}
+    done = {row.run: Run(tmp_path / "search" / row.run).result["epochs"] for row in table.itertuples()}
+    assert table["epochs_done"].tolist() == [done[name] for name in table["run"]]
+
+
+def test_tune__no_edge_weight_has_a_name(shards, threads, tmp_path):
+    table = tune(
+        shards, "ridge", tmp_path / "search", ["edge_weight=none,sign"], client=threads, progress=False
+    )  # fmt: skip
+    weights = {row.edge_weight: Run(tmp_path / "search" / row.run).description["options"] for row in table.itertuples()}
+    assert {name: options["edge_weight"] for name, options in weights.items()} == {"none": None, "sign": "sign"}
+
+
+def test_tune__in_the_current_folder(monkeypatch, shards, threads, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    table = tune(shards, "linear", ".", ["lr=0.1,0.2"], training=QUICK, client=threads, progress=False)
+    assert {file.name for file in (tmp_path / "here").iterdir()} == {*table["run"], "table.csv", "table.parquet"}
+
+
+def test_trials__their_parts_do_not_depend_on_the_current_folder(monkeypatch, shards, tmp_path):
+    kept = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(many.chunks, "run", lambda work, *_, **__: kept.append(work) or 1 / 0)
+    nbytes = int(ShardStore(shards).index["nbytes"].sum())
+    # what is kept in memory is asked for, however it was decided
+    for in_memory, limit, want in ((None, 10**9, nbytes), (None, 1, 0), (True, 1, nbytes), (False, 10**9, 0)):
+        monkeypatch.setattr(graph_data, "IN_MEMORY_BYTES", limit)
+        with pytest.raises(ZeroDivisionError):
+            run_trials(shards, "linear", "runs", trials_of(training={"in_memory": in_memory}), {}, progress=False)
+        assert kept[-1].nbytes(kept[-1].arguments(0)) == 3 * want
+    assert kept[-1].folder == tmp_path / "runs.parts"
+
+
 def test_points__random_draws_are_within_and_repeat():
     axes = dict(map(axis_of, ["lr=log:1e-4:1e-2", "dropout=0.0:0.5", "width=8:16", "norm=none,batch"]))
     drawn = points(axes, 400, seed=3)
@@ -130,9 +170,14 @@ def test_tune__names_what_is_wrong(shards, tmp_path):
         ([], None, "grid is empty"),
         (["devices=1,2"], None, "key 'devices': want 1 where trainings are tasks of a cluster"),
         (["dropout=0.1,2"], None, "cannot be built with .*dropout=2"),
+        (["strategy=bogus"], None, "training: key 'strategy'"),
     ):
         with pytest.raises(InputError, match=words):
             tune(shards, "linear", tmp_path / "search", grid, random=random, progress=False)
+    with pytest.raises(InputError, match="training: key 'seed'"):
+        tune(shards, "linear", tmp_path / "search", ["lr=1,2"], training={"seed": "a"}, progress=False)
+    with pytest.raises(InputError, match="training: key 'seed'"):
+        trials_of(training={"seed": "a"})
     with pytest.raises(InputError, match="no column 'chrom', which a fold wants"):
         run_trials(shards, "linear", tmp_path / "search", trials_of(folds=True), {}, progress=False)
     assert not list(tmp_path.iterdir())

@@ -64,8 +64,10 @@ def write_run(path, factor, *, x=None, splits=None, needs="x", params=None, **mo
         "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "software": "0", "model": "scaled",
         "options": {"in_channels": len(factor), "needs": needs}, "training": {}, "parameters": len(factor),
     }  # fmt: skip
-    if x is not None or params is not None:
-        description["shards"] = {"x": x} | ({} if params is None else {"params": params})
+    if x is not None:
+        description["x"] = x
+    if params is not None:
+        description["shards"] = {"params": params}
     if splits is not None:
         description["splits"] = splits
     (path / "run.json").write_text(json.dumps(description | more))
