@@ -121,7 +121,7 @@ def _panel(ax: Axes, mine: pd.DataFrame, metric: str, models: list[str], chosen:
     if published:
         ax.scatter(
             list(published.values()), [models.index(m) for m in published], marker="D", s=26, facecolors="white",
-            edgecolors=DARK, linewidths=1.0, zorder=5, label="published",
+            edgecolors=DARK, linewidths=1.0, zorder=2, label="published",
         )  # fmt: skip
     ax.set_xlim(low, high)
     ax.tick_params(axis="y", length=0)
