@@ -86,6 +86,13 @@ def test_cli__pairs_of_the_published_links(shared, tmp_path):
     assert result(done)["n_pairs"] == len(pd.read_parquet(tmp_path / "pairs.parquet")) == 0
 
 
+@pytest.fixture
+def with_workers(workplace, client):
+    """Make the profile ``local`` mean workers that run already: one test more need not wait until two have started."""
+    (workplace / "cluster.yaml").write_text(f"local: {{scheduler: '{client.scheduler.address}'}}\n")
+
+
+@pytest.mark.usefixtures("with_workers")
 def test_cli__from_candidates_to_interactions(workplace):
     """All pairs of candidates with ten doubly open cells, as GLiMMIRS at scale; tables for other programs; figures."""
     found = result(
@@ -237,6 +244,7 @@ def test_cli__bad_input_gets_one_clear_line_and_leaves_nothing(workplace, cli_he
     assert not left
 
 
+@pytest.mark.usefixtures("with_workers")
 def test_cli__pairs_of_candidates_with_enough_cells(workplace):
     command = "pairs pairs.parquet --all --store good.zarr --celltype A --out census.parquet".split()
     every = result(cli(*command, cwd=workplace))
@@ -249,6 +257,7 @@ def test_cli__pairs_of_candidates_with_enough_cells(workplace):
     assert some["n_pairs"] == (table["n_11"] >= 10).sum() < len(table)
 
 
+@pytest.mark.usefixtures("with_workers")
 def test_cli__chunks_that_failed_leave_their_journal(workplace):
     spoil_chunk(workplace)
     done = cli(*SCENT.split(), "--all", cwd=workplace, ok=False)
@@ -310,6 +319,7 @@ def test_cli__killed_worker_changes_nothing(workplace, undisturbed):
     pd.testing.assert_frame_equal(pd.read_parquet(workplace / "links.parquet"), undisturbed, check_exact=True)
 
 
+@pytest.mark.usefixtures("with_workers")
 def test_cli__refuses_to_mix_and_names_the_key(workplace):
     args = [*SCENT.split(), "--celltype", "A"]
     cli(*args, cwd=workplace)

@@ -14,12 +14,14 @@ NOTICE_S = 120  # from the signal to the wall time
 PATIENCE_S = 60  # a command that has not ended so long after the signal is killed
 
 BODY = """\
-# A shell answers a signal only when the command in its foreground has ended, so the command runs in the background.
-{command} &
-driver=$!
+driver=
 time_is_up=
 # USR1, not TERM: scancel sends TERM, and what is cancelled must not be queued again
-trap 'time_is_up=yes; kill -TERM $driver; (sleep {patience}; kill -KILL $driver) >/dev/null 2>&1 &' USR1
+trap 'time_is_up=yes; : ${{driver:=$!}}; kill -TERM $driver
+    (sleep {patience}; kill -KILL $driver) >/dev/null 2>&1 &' USR1
+# A shell answers a signal only when the command in its foreground has ended, so the command runs in the background.
+{command} &
+: ${{driver:=$!}} # unless the signal was faster
 wait $driver
 code=$?
 if [ -n "$time_is_up" ]; then
