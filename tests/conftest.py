@@ -118,3 +118,9 @@ def workplace(tmp_path, store, pairs, simulated):
     for path in simulated.values():
         shutil.copy(path, tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def one_worker(workplace):
+    """Make the profile ``local`` mean one worker: where two are not needed, the second takes longest to start."""
+    (workplace / "cluster.yaml").write_text("local: {kind: local, n_workers: 1}\n")

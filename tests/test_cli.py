@@ -293,6 +293,7 @@ def stopped(kind, workplace):
     return parts
 
 
+@pytest.mark.usefixtures("one_worker")
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
     parts = stopped(kind, workplace)
@@ -305,6 +306,7 @@ def test_cli__stopped_driver_goes_on_where_it_was(workplace, undisturbed, kind):
     assert not (workplace / "links.parquet.parts").exists()
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_cli__sigterm_is_a_friendly_end_like_ctrl_c(workplace):
     stopped(signal.SIGTERM, workplace)
 

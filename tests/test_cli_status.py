@@ -33,6 +33,7 @@ def status(folder, run):
     return stage
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_status_and_retry__of_a_run_that_is_killed_and_fails(workplace, store, pairs):
     process = start(MANY, workplace)
     wait_for_parts(workplace, 2, process)

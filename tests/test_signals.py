@@ -53,6 +53,7 @@ def test_signals__a_lost_terminal_interrupts_and_leaves_no_worker(workplace):
     assert told.n_done >= 2
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_signals__a_run_that_ignores_hangups_outlives_its_terminal(workplace):
     """With nohup it has a log instead (tests/slurm); here the lost terminal is still where its progress is drawn."""
     command = ["sh", "-c", f"trap '' HUP; exec {shlex.join([*COMMAND, *SLOW])}"]
@@ -63,6 +64,7 @@ def test_signals__a_run_that_ignores_hangups_outlives_its_terminal(workplace):
     assert len(pd.read_parquet(workplace / "links.parquet")) > 0
 
 
+@pytest.mark.usefixtures("one_worker")
 @pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", "</dev/null >/dev/full 2>/dev/full"])
 def test_signals__nobody_listens(workplace, redirection):
     done = subprocess.run(
@@ -74,6 +76,7 @@ def test_signals__nobody_listens(workplace, redirection):
     assert len(pd.read_parquet(workplace / "links.parquet")) > 0
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_signals__a_closed_pipe_stops_nothing(workplace):
     process = subprocess.Popen([*COMMAND, *QUICK], cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
