@@ -136,10 +136,11 @@ def train(
     split = _given(train=train, validation=validation, test=test, genome=genome, fold=None if whole else _number(fold))
     many = whole or seeds != 1
     if script:
-        settings = _slurm(profile or "slurm-gpu", cluster)
+        name = profile or "slurm-gpu"
+        settings = _slurm(name, cluster)
         added = _added(settings, training, many=many)
         _check(shards, model, options, training | added, split, whole=whole, seeds=seeds)
-        print(_script(settings, profile or "slurm-gpu", training, added), end="")
+        print(_script(settings, name, training, added), end="")
         return
     client = None if profile is None and not many else cluster_source(profile or "local", cluster, adapt)
     if client is not None:
