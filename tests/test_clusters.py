@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster, default_client
 from distributed.comm import CommClosedError
+from distributed.deploy.cluster import Cluster
 
 from enhancer_dask.clusters import client_or_threads, cluster, kept_open, read_profile
 from enhancer_dask.clusters.capacity import chunk_bytes, chunk_seconds, tell_demand, trouble
@@ -107,6 +109,30 @@ def _logged_by_a_worker():
 def test_cluster__a_heartbeat_that_meets_the_closing_scheduler_is_no_news(config):
     with cluster("local", config=config("local:\n  n_workers: 1\n  memory_limit: 1GiB\n")) as client:
         assert list(client.run(_logged_by_a_worker).values()) == [["fail"]]
+
+
+@pytest.mark.parametrize("own_threads", [False, True])
+def test_cluster__a_connection_that_ends_while_it_closes_is_no_news(config, monkeypatch, own_threads):
+    logger, close, told = logging.getLogger("distributed"), Cluster._close, []
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
+
+    async def close_and_tell(cluster):  # the last that Dask does to close it
+        told.append(logger.isEnabledFor(logging.INFO))
+        logging.getLogger("distributed.batched").info("comm closed", exc_info=CommClosedError("gone"))
+        await close(cluster)
+
+    monkeypatch.setattr(Cluster, "_close", close_and_tell)
+    logger.addHandler(handler)
+    try:
+        local = config("local:\n  n_workers: 1\n  memory_limit: 1GiB\n")
+        with client_or_threads(None) if own_threads else cluster("local", config=local):
+            pass
+        logger.info("afterwards all is as it was")
+    finally:
+        logger.removeHandler(handler)
+    assert told == [True]
+    assert shown.getvalue() == "afterwards all is as it was\n"
 
 
 def test_cluster__connects_to_a_running_scheduler(config):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 import os
 import re
 import signal
@@ -20,7 +22,7 @@ from distributed import Client, LocalCluster
 from enhancer_dask import chunks
 from enhancer_dask.chunks import parts, progress, running
 from enhancer_dask.chunks.journal import JOURNAL, Journal, read_journal
-from enhancer_dask.clusters import nodes
+from enhancer_dask.clusters import cluster, nodes
 from enhancer_dask.errors import ChunkError, ClusterError, StoreError
 
 
@@ -141,10 +143,14 @@ def test_run__scheduler_that_is_gone_is_said(tmp_path, monkeypatch):
     paths = [str(Path(__file__).parent), *sys.path]  # where the tasks are
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     scheduler = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)
-    worker = None
+    worker, shown = None, io.StringIO()
+    handler = logging.StreamHandler(shown)
+    logging.getLogger("distributed.client").addHandler(handler)
     try:
-        with Client(scheduler_file=str(file), timeout=60, set_as_default=False) as client:
-            address = client.scheduler.address
+        with Client(scheduler_file=str(file), timeout=60, set_as_default=False) as first:
+            address = first.scheduler.address
+        (tmp_path / "cluster.yaml").write_text(f"there:\n  kind: scheduler\n  scheduler: {address}\n")
+        with cluster("there", config=tmp_path / "cluster.yaml") as client:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"],
                 stderr=subprocess.DEVNULL,
@@ -159,10 +165,12 @@ def test_run__scheduler_that_is_gone_is_said(tmp_path, monkeypatch):
             with pytest.raises(ClusterError, match=r"the scheduler at tcp://\S+ is gone; what is finished is kept"):
                 chunks.run(work, client, progress=False)
     finally:
+        logging.getLogger("distributed.client").removeHandler(handler)
         for process in filter(None, (scheduler, worker)):
             process.kill()
             process.wait()
     assert read_journal(work.folder).state == "stopped"
+    assert shown.getvalue() == ""
 
 
 # -- journal -----------------------------------------------------------------------------------------------

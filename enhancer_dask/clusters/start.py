@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
+from distributed.utils import silence_logging_cmgr
 
 from enhancer_dask.clusters.adaptive import ElasticCluster
 from enhancer_dask.clusters.nodes import THREAD_VARIABLES
@@ -36,6 +38,11 @@ class _BehavedWorker(WorkerPlugin):
 def _is_no_missed_heartbeat(record: logging.LogRecord) -> bool:
     """A heartbeat may meet the scheduler just as it closes; one that is lost for good ends the worker with a word."""
     return not (record.funcName == "heartbeat" and record.exc_info and isinstance(record.exc_info[1], OSError))
+
+
+def _is_no_ended_attempt(record: logging.LogRecord) -> bool:
+    """A client that is closed when its scheduler is gone was just trying to reach it again."""
+    return not (record.exc_info and isinstance(record.exc_info[1], CancelledError))
 
 
 class _LocalCluster(ElasticCluster, LocalCluster):
@@ -95,15 +102,10 @@ def open_profile(
     if isinstance(settings, SchedulerProfile):
         if adapt is not None:
             raise InputError(f"profile {name!r}: adapt wants jobs or workers of ours, found a scheduler address")
-        with _connect(name, settings) as client:
+        with _quiet(), _connect(name, settings) as client:
             yield client
         return
-    running: ElasticCluster
-    if isinstance(settings, LocalProfile):
-        running = _start_local(name, settings, adapt)
-    else:
-        running = _start_slurm(name, settings, adapt)
-    try:
+    with _quiet(), _running(name, settings, adapt) as running:
         if say is not None and running.dashboard_link:
             say(f"dashboard: {running.dashboard_link}")
         client = Client(running)
@@ -113,6 +115,28 @@ def open_profile(
         finally:
             with _undisturbed():
                 client.close(timeout=CLOSING_S)
+
+
+def _quiet(level: int = logging.ERROR) -> AbstractContextManager[None]:
+    """Less important messages of Dask are not shown.
+
+    Its clusters see to that, too, but only until they are almost closed: a connection that ends just then would be
+    told with a traceback.
+    """
+    return silence_logging_cmgr(level)
+
+
+@contextmanager
+def _running(
+    name: str, settings: LocalProfile | SlurmProfile, adapt: tuple[int, int] | None
+) -> Iterator[ElasticCluster]:
+    running: ElasticCluster
+    if isinstance(settings, LocalProfile):
+        running = _start_local(name, settings, adapt)
+    else:
+        running = _start_slurm(name, settings, adapt)
+    try:
+        yield running
     finally:
         with _undisturbed():
             running.close(timeout=CLOSING_S)
@@ -162,6 +186,7 @@ def _start_slurm(name: str, settings: SlurmProfile, adapt: tuple[int, int] | Non
 @contextmanager
 def _connect(name: str, settings: SchedulerProfile) -> Iterator[Client]:
     before = _current_client()
+    logging.getLogger("distributed.client").addFilter(_is_no_ended_attempt)
     try:
         client = Client(settings.scheduler, timeout="30s")
     except (OSError, ValueError) as err:
@@ -206,7 +231,11 @@ def client_or_threads(client: ClientSource | None) -> Iterator[Client]:
     elif (current := _current_client()) is not None:
         yield current
     else:
-        with LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local, Client(local) as own:
+        with (
+            _quiet(logging.WARNING),
+            LocalCluster(processes=False, n_workers=1, dashboard_address=":0") as local,
+            Client(local) as own,
+        ):
             yield own
 
 

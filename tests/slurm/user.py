@@ -135,7 +135,7 @@ class User:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
         )  # fmt: skip
         assert (done.returncode == 0) == ok, done.stdout
-        assert "Traceback" not in done.stdout
+        assert "Traceback" not in done.stdout, done.stdout
         return done.stdout
 
     def fault(self, name: str, value: object = "") -> None:
@@ -148,7 +148,7 @@ class User:
     def check_result(self, driver: Driver) -> None:
         """The command succeeds and its table is the undisturbed one, bit by bit."""
         assert driver.finish() == 0, driver.log.read_text()
-        assert "Traceback" not in driver.log.read_text()
+        assert "Traceback" not in (said := driver.log.read_text()), said
         self.check_table(driver.folder)
 
     def check_table(self, folder: Path | None = None) -> None:
