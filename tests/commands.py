@@ -14,7 +14,7 @@ COMMAND = [sys.executable, "-c", "from enhancer_dask.cli import main; main()"]
 def cli(*args, cwd=None, ok=True):
     done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300)
     assert (done.returncode == 0) == ok, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     return done
 
 

@@ -515,7 +515,7 @@ def command(tmp_path, *words, ok=True):
         env=environment,
     )  # fmt: skip
     assert (done.returncode == 0) == ok, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
