@@ -254,8 +254,7 @@ class SlurmCluster(ElasticCluster, SLURMCluster):  # type: ignore[misc]
 def job_script(profile: SlurmProfile) -> str:
     """What would be submitted, but for the address of the driver and the name of the worker."""
     options = job_options(profile)
-    for of_the_driver in ("scheduler_options", "silence_logs"):
-        del options[of_the_driver]
+    del options["scheduler_options"]  # of the driver
     return str(SlurmJob("tcp://<driver>", "<worker>", **options).job_script()).strip()
 
 
@@ -288,7 +287,6 @@ def job_options(profile: SlurmProfile) -> dict[str, Any]:
         "death_timeout": f"{parse_timedelta(profile.death_timeout):g}",
         "worker_extra_args": extra,
         "scheduler_options": {"port": profile.scheduler_port, "dashboard_address": profile.dashboard_address},
-        "silence_logs": "error",
     }
 
 

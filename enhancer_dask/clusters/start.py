@@ -130,11 +130,11 @@ def _quiet(level: int = logging.ERROR) -> AbstractContextManager[None]:
 def _running(
     name: str, settings: LocalProfile | SlurmProfile, adapt: tuple[int, int] | None
 ) -> Iterator[ElasticCluster]:
-    running: ElasticCluster
-    if isinstance(settings, LocalProfile):
-        running = _start_local(name, settings, adapt)
-    else:
-        running = _start_slurm(name, settings, adapt)
+    running: ElasticCluster = (
+        _start_local(name, settings, adapt)
+        if isinstance(settings, LocalProfile)
+        else _start_slurm(name, settings, adapt)
+    )
     try:
         yield running
     finally:
@@ -185,8 +185,7 @@ def _start_slurm(name: str, settings: SlurmProfile, adapt: tuple[int, int] | Non
 
 @contextmanager
 def _connect(name: str, settings: SchedulerProfile) -> Iterator[Client]:
-    before = _current_client()
-    logging.getLogger("distributed.client").addFilter(_is_no_ended_attempt)
+    before, logger = _current_client(), logging.getLogger("distributed.client")
     try:
         client = Client(settings.scheduler, timeout="30s")
     except (OSError, ValueError) as err:
@@ -194,8 +193,12 @@ def _connect(name: str, settings: SchedulerProfile) -> Iterator[Client]:
         if broken is not None and broken is not before:
             broken.close()
         raise InputError(f"profile {name!r}: no scheduler answers at {settings.scheduler} ({err})") from err
-    with client:
-        yield client
+    logger.addFilter(_is_no_ended_attempt)
+    try:
+        with client:
+            yield client
+    finally:
+        logger.removeFilter(_is_no_ended_attempt)
 
 
 @contextmanager
