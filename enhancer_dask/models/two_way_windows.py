@@ -142,7 +142,8 @@ class TwoWayWindows(Expression):
     def schedule(self, optimiser: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
         """Up for a fifth of the steps, then down to nothing: what few steps learn must settle."""
         largest = optimiser.param_groups[0]["lr"]
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, largest, total_steps=total_steps, pct_start=0.2)
+        up = 0.2 if total_steps != 5 else 0.4  # a way up of one step is one of length 0 to torch, which divides by it
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, largest, total_steps=total_steps, pct_start=up)
 
     def predictions(self, batch: Data) -> Tensor:
         """Of every replica, shape (R, N)."""

@@ -151,6 +151,20 @@ def test_replicas__do_not_meet():
         assert of_replicas(name, parameter.grad)[[0, 2]].tolist() == [0.0, 0.0], name
 
 
+@pytest.mark.parametrize("total_steps", [1, 2, 4, 5, 6, 10])
+def test_schedule__of_few_steps_ends_at_nothing(total_steps):
+    made = model()
+    optimiser = torch.optim.AdamW(made.parameters(), lr=0.02)
+    schedule, rates = made.schedule(optimiser, total_steps), []
+    for _ in range(total_steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        if len(rates) < total_steps:
+            schedule.step()
+    assert rates[-1] < 1e-6
+    assert max(rates) <= 0.02
+
+
 def test_edge_gates__signs_do_not_depend_on_which_way_a_replica_learnt_them():
     made, data = model(rounds=0), graph()
     before = made.edge_gates(data)
