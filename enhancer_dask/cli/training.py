@@ -51,9 +51,14 @@ Norm = Annotated[str | None, typer.Option(help="Normalisation [default: as the m
 EdgeWeight = Annotated[
     str | None, typer.Option(help="Weight of the edges, by its name in the shards; none: binary edges.")
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option("--x", metavar="A,B", help="Columns of x that the model reads, by their names [default: all]."),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the graphs at most [default: as the model].")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate [default: as the model].")]
 Loss = Annotated[str | None, typer.Option(help="mse, poisson or huber [default: as the model].")]
+Delta = Annotated[float | None, typer.Option(help="Error from which huber is linear [default: as the model].")]
 BatchSize = Annotated[int | None, typer.Option(help="Graphs of a step, per process [default: as the model].")]
 Patience = Annotated[
     int | None, typer.Option(help="Epochs without a better validation before it stops [default: as the model].")
@@ -87,9 +92,11 @@ def train(
     dropout: Dropout = None,
     norm: Norm = None,
     edge_weight: EdgeWeight = None,
+    x: Columns = None,
     epochs: Epochs = None,
     lr: Rate = None,
     loss: Loss = None,
+    delta: Delta = None,
     batch_size: BatchSize = None,
     patience: Patience = None,
     check_every: CheckEvery = None,
@@ -125,10 +132,10 @@ def train(
     """Train a model on graph shards. Running it again goes on where it was interrupted."""
     whole = _whole(fold)
     options = _options(
-        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight
-    )
+        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight, columns=x
+    )  # fmt: skip
     training = _given(
-        epochs=epochs, lr=lr, loss=loss, batch_size=batch_size, patience=patience, check_every=check_every,
+        epochs=epochs, lr=lr, loss=loss, delta=delta, batch_size=batch_size, patience=patience, check_every=check_every,
         weight_decay=weight_decay, gradient_clip=gradient_clip, seed=seed, precision=precision,
         accelerator=accelerator, devices=_count(devices), strategy=strategy, num_workers=num_workers,
         in_memory=in_memory,
@@ -183,9 +190,11 @@ def tune(
     dropout: Dropout = None,
     norm: Norm = None,
     edge_weight: EdgeWeight = None,
+    x: Columns = None,
     epochs: Epochs = None,
     lr: Rate = None,
     loss: Loss = None,
+    delta: Delta = None,
     batch_size: BatchSize = None,
     patience: Patience = None,
     check_every: CheckEvery = None,
@@ -212,10 +221,10 @@ def tune(
     from enhancer_dask.models.tuning import tune as search
 
     options = _options(
-        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight
-    )
+        option, depth=depth, width=width, heads=heads, dropout=dropout, norm=norm, edge_weight=edge_weight, columns=x
+    )  # fmt: skip
     training = _given(
-        epochs=epochs, lr=lr, loss=loss, batch_size=batch_size, patience=patience, check_every=check_every,
+        epochs=epochs, lr=lr, loss=loss, delta=delta, batch_size=batch_size, patience=patience, check_every=check_every,
         weight_decay=weight_decay, gradient_clip=gradient_clip, seed=seed, precision=precision,
         accelerator=accelerator, in_memory=in_memory,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from scipy import linalg, optimize
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
-from enhancer_dask.models.registry import Expression
+from enhancer_dask.models.registry import Expression, columns_of
 from enhancer_dask.models.windows import Places, places, put_down, sides, windows
 
 try:
@@ -34,7 +34,9 @@ class LinkedWindows(Expression):
     Parameters
     ----------
     in_channels : int
-        F, columns of ``x``.
+        F, columns of ``x`` that are read.
+    columns : sequence of int, optional
+        Their numbers; None: all.
     reach : int
     alpha : float
         Ridge: minimises mean squared error + alpha * sum of squared weights (not of b).
@@ -62,11 +64,13 @@ class LinkedWindows(Expression):
         alpha: float = 1e-4,
         positive: bool = False,
         edge_weight: str | None = None,
+        columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if reach < 0 or in_channels < 1 or alpha < 0:
             raise InputError(f"reach is {reach}, in_channels {in_channels}, alpha {alpha}; want at least 0, 1 and 0")
         self.reach, self.alpha, self.positive, self.edge_weight = reach, alpha, positive, edge_weight
+        self.in_channels, self.columns = in_channels, columns_of(columns, in_channels)
         size = in_channels * (2 * reach + 1)
         self.own = nn.Parameter(torch.zeros(size))
         self.linked = nn.Parameter(torch.zeros(2 * reach + 1, size))
@@ -107,7 +111,7 @@ class LinkedWindows(Expression):
     def _windows(self, batch: Data) -> tuple[Places, Tensor, Tensor, Tensor]:
         """Places, windows of all bins, targets of edges, and the sum of the windows that reach each of them."""
         at, ends = places(batch, self.reach), sides(batch.edge_index)
-        own = windows(batch.x, at, self.reach).flatten(1)
+        own = windows(self.signal(batch), at, self.reach).flatten(1)
         sent = own.index_select(0, batch.edge_index[0])
         weight = weight_named(batch, self.edge_weight)
         heard = own.new_zeros(len(ends.genes), own.shape[1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.blocks import conv, norm_of, output_of, run_along, side_by_side
 from enhancer_dask.models.layers import edge_weight as weight_named
 from enhancer_dask.models.layers import graph_layer
-from enhancer_dask.models.registry import Expression
+from enhancer_dask.models.registry import Expression, columns_of
 from enhancer_dask.models.strands import along, lengths
 
 try:
@@ -27,7 +29,9 @@ class EpiCnn(Expression):
     Parameters
     ----------
     in_channels : int
-        Columns of ``x``.
+        Columns of ``x`` that are read.
+    columns : sequence of int, optional
+        Their numbers; None: all.
     width, depth, kernel : int
         Channels, convolutions after the first, bins that one sees.
     dropout : float
@@ -47,6 +51,7 @@ class EpiCnn(Expression):
         self,
         *,
         in_channels: int = 1,
+        columns: Sequence[int] | None = None,
         width: int = 64,
         depth: int = 5,
         kernel: int = 3,
@@ -55,14 +60,15 @@ class EpiCnn(Expression):
         output: str = "linear",
     ) -> None:
         super().__init__()
-        self.in_channels, self.output = in_channels, output_of(output)
+        self.in_channels, self.columns = in_channels, columns_of(columns, in_channels)
+        self.output = output_of(output)
         self.encoder = _encoder(in_channels, width, depth, kernel, dropout, norm)
         self.last = conv(width, 1, kernel)
 
     def forward(self, batch: Data) -> Tensor:
         """Expression of each bin, shape (N,)."""
         sizes = lengths(batch)
-        hidden = run_along(self.encoder, _x(batch, self.in_channels), sizes)
+        hidden = run_along(self.encoder, self.signal(batch), sizes)
         return self.output(along(hidden, sizes, self.last).squeeze(1).float())
 
 
@@ -79,7 +85,7 @@ class EpiGraphReg(Expression):
 
     Parameters
     ----------
-    in_channels, width, depth, kernel, dropout, norm
+    in_channels, columns, width, depth, kernel, dropout, norm
         See :class:`EpiCnn`; dropout acts in the graph layers, too.
     graph : str
         Layer of :func:`enhancer_dask.models.layers.graph_layer`.
@@ -108,6 +114,7 @@ class EpiGraphReg(Expression):
         self,
         *,
         in_channels: int = 1,
+        columns: Sequence[int] | None = None,
         width: int = 64,
         depth: int = 5,
         graph_layers: int = 3,
@@ -121,7 +128,8 @@ class EpiGraphReg(Expression):
         output: str = "relu",
     ) -> None:
         super().__init__()
-        self.in_channels, self.edge_weight, self.output = in_channels, edge_weight, output_of(output)
+        self.in_channels, self.columns = in_channels, columns_of(columns, in_channels)
+        self.edge_weight, self.output = edge_weight, output_of(output)
         self.gate_layers = graph_layers
         self.encoder = _encoder(in_channels, width, depth, kernel, dropout, norm)
         self.norms = nn.ModuleList(norm_of(norm, width) for _ in range(graph_layers))
@@ -148,7 +156,7 @@ class EpiGraphReg(Expression):
 
     def _messages(self, batch: Data, sizes: list[int]) -> tuple[Tensor, list[Tensor]]:
         weight = weight_named(batch, self.edge_weight)
-        hidden = run_along(self.encoder, _x(batch, self.in_channels), sizes)
+        hidden = run_along(self.encoder, self.signal(batch), sizes)
         found = []
         for norm, layer in zip(self.norms, self.layers, strict=True):
             hidden, gates = layer(run_along([norm], hidden, sizes), batch.edge_index, weight)
@@ -166,11 +174,3 @@ def _encoder(in_channels: int, width: int, depth: int, kernel: int, dropout: flo
 
 def _block(width: int, kernel: int, dropout: float, norm: str) -> list[nn.Module]:
     return [norm_of(norm, width), nn.Dropout(dropout), conv(width, width, kernel), nn.ReLU()]
-
-
-def _x(batch: Data, channels: int) -> Tensor:
-    x = batch.get("x")
-    if x is None or x.ndim != 2 or x.shape[1] != channels:
-        found = "none" if x is None else f"shape {tuple(x.shape)}"
-        raise InputError(f"x is wanted with {channels} columns (in_channels), found {found}")
-    return x

@@ -18,6 +18,8 @@ try:
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
+NOTHING = 0.1
+"""Predictions with less than this share of the standard deviation of the target are worth a word."""
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -59,12 +61,13 @@ def loss_totals(
 def error_totals(
     model: Expression, batches: Iterable[Data], *, device: Any = None, context: Context | None = None
 ) -> Tensor:
-    """Squared error and number of bins, float64, shape (6,): of all that count, and of two kinds of gene regions.
+    """Squared error and number of bins, float64, shape (10,): of all that count, and of two kinds of gene regions.
 
-    The regions are ``WINDOW`` and ``PUBLISHED_MASK`` of :mod:`enhancer_dask.models.metrics`. Nothing counts of a model
-    that is judged by something else than its expression, see :func:`loss_totals`.
+    Then sums over all that count: target, its square, prediction, its square. The regions are ``WINDOW`` and
+    ``PUBLISHED_MASK`` of :mod:`enhancer_dask.models.metrics`. Nothing counts of a model that is judged by something
+    else than its expression, see :func:`loss_totals`.
     """
-    totals = torch.zeros(6, dtype=torch.float64)
+    totals = torch.zeros(10, dtype=torch.float64)
     if hasattr(model, "validation_loss"):
         return totals
     with _judged(model):
@@ -82,19 +85,55 @@ def error_totals(
             for i, which in enumerate(kinds):
                 total, n = sums(error, which)
                 totals[2 * i : 2 * i + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
+            for i, values in enumerate((here.y, prediction)):
+                for power in (1, 2):
+                    totals[5 + 2 * i + power] += float(sums(values.double() ** power, mask)[0])
     return totals
 
 
 def mean_errors(totals: Tensor) -> dict[str, float | None]:
     """Mean squared errors of all bins, and near genes as ``roi_masked_mse`` and ``roi_window_mse`` are defined in
     :mod:`enhancer_dask.models.metrics`; None where there is no such bin.
+
+    ``test_variance`` is that of the target: the error of the best constant.
     """
-    error, n, inside, n_inside, masked, n_masked = totals.tolist()
+    error, n, inside, n_inside, masked, n_masked = totals.tolist()[:6]
     return {
         "test_mse": error / n if n else None,
+        "test_variance": _variances(totals)[0] if n else None,
         "roi_mse": masked / n if n_masked else None,
         "roi_window_mse": inside / n_inside if n_inside else None,
     }
+
+
+def hardly_varies(totals: Tensor) -> str | None:
+    """What to say of predictions that are nearly one constant, where the target is not; None if they are not so.
+
+    Examples
+    --------
+    >>> totals = torch.tensor([4.0, 4.0, 0, 0, 0, 0, 8.0, 20.0, 4.0, 4.0])  # y: 1, 1, 3, 3; predicted: 1, 1, 1, 1
+    >>> hardly_varies(totals)
+    'the predictions hardly vary over the test graphs: standard deviation 0, of the target 1'
+    """
+    target, predicted = _variances(totals)
+    if not NOTHING**2 * target > predicted:  # also where one is not a number
+        return None
+    return (
+        f"the predictions hardly vary over the test graphs: standard deviation {predicted**0.5:.3g}, "
+        f"of the target {target**0.5:.3g}"
+    )
+
+
+def _variances(totals: Tensor) -> tuple[float, float]:
+    """Of target and prediction over the bins that count."""
+    target, target_squared, predicted, predicted_squared = (totals[6:] / totals[1].clamp_min(1)).tolist()
+    return _variance(target, target_squared), _variance(predicted, predicted_squared)
+
+
+def _variance(mean: float, squared: float) -> float:
+    """From the means of values and their squares; what is left of a constant by rounding is 0."""
+    found = squared - mean**2
+    return 0.0 if found < 1e-14 * squared else found
 
 
 @contextmanager

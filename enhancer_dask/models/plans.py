@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,7 +96,9 @@ def planned(
     known = spec(model)
     check_target(store, known)
     hyper = training_options(known.training, training or {})
-    chosen = with_base({**inferred_options(known, store), **(options or {})}, split.get("fold"))
+    chosen = with_base(
+        {**inferred_options(known, store), **chosen_columns(known, store, options or {})}, split.get("fold")
+    )
     if chosen.get("edge_weight") == "none":  # as it is typed, also in a grid
         chosen["edge_weight"] = None
     return TrainingPlan(store, model, chosen, hyper, choose_split(store, **split))
@@ -109,14 +111,47 @@ def check_target(store: ShardStore, known: ModelSpec) -> None:
         raise InputError(f"{store.path}: the graphs have no target 'y'; variables are: {', '.join(nodes) or 'none'}")
 
 
+def chosen_columns(known: ModelSpec, store: ShardStore, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options, with names in ``columns`` as numbers of columns of ``x``, and as many ``in_channels``.
+
+    Raises
+    ------
+    InputError
+        If the model does not read ``x``, or there is no such column; lists those that are.
+    """
+    asked = options.get("columns")
+    if asked is None:
+        return dict(options)
+    if "columns" not in known.known_options():
+        raise InputError(
+            f"model {known.name!r} has no columns of x to choose from; its options: {', '.join(known.known_options())}"
+        )
+    names = [str(name) for name in store.params.get("x") or ()]
+    wanted = asked.split(",") if isinstance(asked, str) else asked if isinstance(asked, Sequence) else [asked]
+    found = []
+    for one in (one.strip() if isinstance(one, str) else one for one in wanted):
+        if one not in names and not (isinstance(one, int) and 0 <= one < (_width(store) or 0)):
+            raise InputError(
+                f"{store.path}: x has no column {one!r}; it has {', '.join(names) or 'columns without names'}"
+            )
+        found.append(names.index(one) if isinstance(one, str) else one)
+    return {"in_channels": len(found), **options, "columns": found}
+
+
+def _width(store: ShardStore) -> int | None:
+    """Columns of ``x``; None if there is no ``x``."""
+    x = store.variables["nodes"].get("x")
+    return None if x is None else int(x["shape"][0])
+
+
 def inferred_options(known: ModelSpec, store: ShardStore) -> dict[str, Any]:
     """Options of a model that the shards tell, of those that its class has and its name does not fix.
 
     ``in_channels``: columns of ``x``; ``tracks``: names of the variables in finer bins.
     """
     found: dict[str, Any] = {}
-    if "x" in store.variables["nodes"]:
-        found["in_channels"] = int(store.variables["nodes"]["x"]["shape"][0])
+    if (width := _width(store)) is not None:
+        found["in_channels"] = width
     if fine := fine_tracks(store):
         found["tracks"] = fine
     wanted = known.known_options()

@@ -152,7 +152,8 @@ def check_features(run: Run, store: ShardStore) -> None:
             f"{store.path}: x has the columns {', '.join(map(str, here)) or 'none'}; {run.path} was trained on "
             f"{', '.join(map(str, trained)) or 'none'}"
         )
-    width, shape = run.description.get("options", {}).get("in_channels"), store.variables["nodes"]["x"]["shape"]
+    options, shape = run.description.get("options", {}), store.variables["nodes"]["x"]["shape"]
+    width = len(trained) if trained else None if options.get("columns") else options.get("in_channels")
     if width is not None and shape != [width]:
         found = shape[0] if shape else 1
         raise InputError(f"{store.path}: x has {found} columns; {run.path} was trained on {width}")

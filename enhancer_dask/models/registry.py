@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -28,6 +28,10 @@ class Expression(nn.Module):
     """Learns by :meth:`fit` in one pass, without gradients."""
     gate_layers = 1
     """Layers of which :meth:`edge_gates` tells, one after the other."""
+    in_channels = 1
+    """Columns of ``x`` that it reads, F."""
+    columns: tuple[int, ...] | None = None
+    """Their numbers; None: all."""
     chosen: Tensor
 
     def __init__(self) -> None:
@@ -42,6 +46,9 @@ class Expression(nn.Module):
         """Of each of R replicas that are trained side by side, shape (R, N); ``chosen`` is the best of them."""
         return self(batch)[None]
 
+    def calibrate(self, batches: Iterable[Data]) -> None:
+        """Look at the graphs to train on, before the first step."""
+
     def choose(self, losses: Tensor) -> None:
         """Choose among the replicas by their validation losses, shape (R,)."""
         self.chosen.fill_(int(losses.nan_to_num(nan=torch.inf).argmin()))
@@ -53,6 +60,20 @@ class Expression(nn.Module):
     def parts(self, batch: Data) -> list[tuple[str, tuple[int, ...], int]] | None:
         """Steps of the computation to draw: name, output shape, parameters; None if they are its modules."""
         return None
+
+    def signal(self, batch: Data) -> Tensor:
+        """What it reads of ``x``, shape (N, F).
+
+        Raises
+        ------
+        InputError
+            If ``x`` has other columns.
+        """
+        x = batch.get("x")
+        if x is None or x.ndim != 2 or (self.columns is None and x.shape[1] != self.in_channels):
+            found = "none" if x is None else f"shape {tuple(x.shape)}"
+            raise InputError(f"x is wanted with {self.in_channels} columns (in_channels), found {found}")
+        return x if self.columns is None else x[:, list(self.columns)]
 
     def inputs(self, batch: Data) -> dict[str, Tensor]:
         """The inputs that a gradient may be taken of, by their names in the batch."""
@@ -140,6 +161,22 @@ def build(name: str, **options: Any) -> Expression:
             raise InputError(f"model {name!r}: {err}") from err
         given = ", ".join(f"{k}={v!r}" for k, v in options.items())
         raise InputError(f"model {name!r} cannot be built with {given or 'its defaults'}: {err}") from err
+
+
+def columns_of(columns: Sequence[int] | None, in_channels: int) -> tuple[int, ...] | None:
+    """The option ``columns`` of a model, checked.
+
+    Raises
+    ------
+    InputError
+        If they are not ``in_channels`` different whole numbers of at least 0.
+    """
+    if columns is None:
+        return None
+    found = tuple(columns)
+    if not all(isinstance(one, int) and one >= 0 for one in found) or not len({*found}) == len(found) == in_channels:
+        raise InputError(f"columns is {columns!r}, want {in_channels} (in_channels) different numbers of columns of x")
+    return found
 
 
 def n_parameters(model: nn.Module) -> int:

@@ -134,6 +134,12 @@ class TrainingTask(L.LightningModule):  # type: ignore[misc]
         self.history, self._best = History(**saved["history"]), saved["best"]
         self._resumed = saved
 
+    def calibrate(self) -> None:
+        """Let the model look at all graphs to train on, the same in every process."""
+        begin = time.perf_counter()
+        self.model.calibrate(self.sets.train.batches(self.options.batch_size, shuffle=False))
+        self.history.seconds = time.perf_counter() - begin
+
     @property
     def n_rounds(self) -> int:
         """Rounds that are left at most."""

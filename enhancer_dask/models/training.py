@@ -13,7 +13,7 @@ from typing import Any
 from enhancer_dask.errors import EnhancerDaskError, InputError, StoreError, first_line
 from enhancer_dask.io.files import remove_at_once
 from enhancer_dask.models.graph_data import GraphSet
-from enhancer_dask.models.judging import error_totals, loss_totals, mean_errors
+from enhancer_dask.models.judging import error_totals, hardly_varies, loss_totals, mean_errors
 from enhancer_dask.models.losses import mean_loss
 from enhancer_dask.models.options import TrainingOptions as TrainingOptions
 from enhancer_dask.models.plans import TrainingPlan, planned
@@ -30,8 +30,12 @@ try:
     import torch
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from torch import Tensor
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
+
+Note = Callable[[str], None]
+ADVICE = "try another loss, fewer columns of x, or more epochs"
 
 
 def train(
@@ -48,7 +52,7 @@ def train(
     genome: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
-    note: Callable[[str], None] | None = None,
+    note: Note | None = None,
 ) -> Run:
     """Train a model on graph shards, or go on with a training that was interrupted.
 
@@ -76,14 +80,16 @@ def train(
     progress : bool
         Show a bar on standard error if it is a terminal.
     note : function of a text, optional
-        Is told how many parameters and graphs there are, before the training.
+        Is told how many parameters and graphs there are, before the training, and after it if the predictions hardly
+        vary, as those of a model that has learnt nothing.
 
     Returns
     -------
     Run
         Its ``result`` has ``best_epoch``, ``epochs``, ``val_loss``, ``train_s`` (seconds of training, over all calls),
-        ``test_mse``, ``roi_mse`` and ``roi_window_mse`` (near genes, see :func:`.mean_errors`; null where genes are not
-        known, as all three where a test target is NaN), ``n_parameters``.
+        ``test_mse``, ``test_variance`` (of the target: what a constant could reach), ``roi_mse`` and ``roi_window_mse``
+        (near genes, see :func:`.mean_errors`; null where genes are not known, as all four where a test target is NaN),
+        ``n_parameters``.
         ``run.model()`` is the model with its best weights.
 
     Raises
@@ -129,9 +135,9 @@ def train(
             note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
         with _usable(run, plan):
             if built.closed_form:
-                _fit_at_once(built, hyper, sets, run)
+                _fit_at_once(built, hyper, sets, run, note)
             else:
-                _fit_in_steps(built, hyper, sets, run, model, progress)
+                _fit_in_steps(built, hyper, sets, run, model, progress, note)
     return run
 
 
@@ -161,7 +167,7 @@ def _usable(run: Run, plan: TrainingPlan) -> Iterator[None]:
         raise
 
 
-def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run) -> None:
+def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, note: Note | None) -> None:
     """A model with a closed form: one pass over the graphs."""
     begin = time.perf_counter()
     try:
@@ -185,17 +191,25 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
     write_weights(run.path / LAST, model.state_dict(), 1)
     history.write(run.path / METRICS)
     totals = error_totals(model, sets.test.batches(sets.test.large_batch(least), shuffle=False))
-    _conclude(run, history, mean_errors(totals))
+    _conclude(run, history, totals, note)
 
 
 def _fit_in_steps(
-    model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, name: str, progress: bool
+    model: Expression,
+    hyper: TrainingOptions,
+    sets: GraphSets,
+    run: Run,
+    name: str,
+    progress: bool,
+    note: Note | None,
 ) -> None:
     """Lightning's loop, from the last checkpoint if there is one."""
     with shown(name, hyper.epochs, progress) as say, quiet():
         task = TrainingTask(model, hyper, sets, run.path, say=say)
         if (run.path / LAST).exists():
             task.resume(_read(run.path / LAST))
+        else:
+            task.calibrate()
         trainer = _trainer(hyper, task.n_rounds, run.path)
         if task.n_rounds:
             trainer.fit(task)
@@ -205,11 +219,14 @@ def _fit_in_steps(
             batches = sets.test.batches(sets.test.large_batch(hyper.batch_size), shuffle=False)
             task.errors = error_totals(model.to(device), batches, device=device, context=context)
     if trainer.is_global_zero and task.errors is not None:
-        _conclude(run, task.history, mean_errors(task.errors))
+        _conclude(run, task.history, task.errors, note)
 
 
-def _conclude(run: Run, history: History, errors: Mapping[str, float | None]) -> None:
+def _conclude(run: Run, history: History, totals: Tensor, note: Note | None) -> None:
     """The last file: with it the run is finished. An error of test graphs with NaN is not known."""
+    if note is not None and (said := hardly_varies(totals)):
+        note(f"{run.path}: {said}; {ADVICE}")
+    errors = mean_errors(totals)
     result = {
         "best_epoch": history.best_epoch,
         "epochs": history.epoch,

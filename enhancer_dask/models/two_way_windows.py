@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from enhancer_dask.errors import InputError
 from enhancer_dask.models.layers import edge_weight as weight_named
 from enhancer_dask.models.options import TrainingOptions
-from enhancer_dask.models.registry import Expression, n_parameters
+from enhancer_dask.models.registry import Expression, columns_of, n_parameters
+from enhancer_dask.models.scales import Scales
 from enhancer_dask.models.windows import Places, Sides, places, put_down, sides, windows
 
 try:
@@ -59,7 +61,7 @@ class TwoWayWindows(Expression):
     Parameters
     ----------
     in_channels : int
-        F, columns of ``x``.
+        F, columns of ``x`` that are read.
     reach : int
         Bins of a window on each side of its middle.
     hidden, message_width : int
@@ -73,7 +75,9 @@ class TwoWayWindows(Expression):
     edge_weight : str, optional
         Name of a weight of the edges that shifts the gate and scales the window; None: all edges are alike.
     softness : float
-        epsilon, in units of ``y``: how far from 0 the bend of the output reaches.
+        epsilon, in standard deviations of the target: how far from 0 the bend of the output reaches.
+    columns : sequence of int, optional
+        Numbers of the columns of ``x`` that are read; None: all.
 
     Notes
     -----
@@ -101,6 +105,7 @@ class TwoWayWindows(Expression):
         kept: int = 3,
         edge_weight: str | None = None,
         softness: float = 0.05,
+        columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= kept <= replicas:
@@ -108,7 +113,9 @@ class TwoWayWindows(Expression):
         if min(reach, rounds) < 0 or min(in_channels, hidden, message_width) < 1 or not softness > 0:
             raise InputError("reach and rounds want at least 0, in_channels, hidden and message_width at least 1")
         self.reach, self.rounds, self.replicas, self.kept = reach, rounds, replicas, kept
+        self.in_channels, self.columns = in_channels, columns_of(columns, in_channels)
         self.edge_weight, self.softness = edge_weight, softness
+        self.scales = Scales(in_channels)
         size = in_channels * (2 * reach + 1)
         self.encoder, self.encoder_bias = _random(size, hidden, replicas), _zeros(hidden, replicas)
         self.encoder_degree = _zeros(hidden, replicas)
@@ -118,8 +125,9 @@ class TwoWayWindows(Expression):
         self.reply = nn.Parameter(torch.randn(replicas, message_width) * 0.3 / math.sqrt(message_width))
         self.reply_bias = _zeros(replicas)
         self.gated = nn.Parameter(torch.ones(size, replicas))
-        self.ungated, self.own, self.own_bias = _zeros(size, replicas), _zeros(size, replicas), _zeros(replicas)
-        self.offset = _zeros(replicas)
+        self.ungated, self.own = _zeros(size, replicas), _zeros(size, replicas)
+        # begins as the mean of the target, on the rising side of the bend: neither side is flat
+        self.own_bias, self.offset = nn.Parameter(torch.ones(replicas)), nn.Parameter(-torch.ones(replicas))
         if edge_weight is not None:
             self.shift, self.stretch = _zeros(replicas), _zeros(replicas)
         self.register_buffer("ranking", torch.arange(replicas))
@@ -127,6 +135,10 @@ class TwoWayWindows(Expression):
     def forward(self, batch: Data) -> Tensor:
         """Mean of the best replicas, shape (N,)."""
         return self.predictions(batch)[self.ranking[: self.kept]].mean(0)
+
+    def calibrate(self, batches: Iterable[Data]) -> None:
+        """Take the units of inputs, sums and output from the graphs to train on."""
+        self.scales.learn(batches, self.signal, self.reach, self.edge_weight)
 
     def choose(self, losses: Tensor) -> None:
         """Rank the replicas by their validation losses, shape (R,)."""
@@ -151,7 +163,8 @@ class TwoWayWindows(Expression):
         signal = view.own @ self.own + self.own_bias
         if len(view.sides.genes):
             signal = signal + self._linked(view, self._gates(view))
-        return (_smooth_relu(signal, self.softness) + self.offset).T
+        expression = _smooth_relu(signal, self.softness) + self.offset
+        return (expression * self.scales.spread + self.scales.base).T
 
     def edge_gates(self, batch: Data) -> Tensor:
         """Gate of each edge, -1 to 1, mean of the best replicas, shape (E, 1)."""
@@ -180,9 +193,9 @@ class TwoWayWindows(Expression):
 
     def _view(self, batch: Data) -> _View:
         at, ends = places(batch, self.reach), sides(batch.edge_index)
-        own = windows(batch.x, at, self.reach).flatten(1)
+        own = windows(self.signal(batch) / self.scales.signal, at, self.reach).flatten(1)
         weight = weight_named(batch, self.edge_weight)
-        weight = None if weight is None else weight[:, None]
+        weight = None if weight is None else weight[:, None] / self.scales.weight
         return _View(at, ends, own, own.index_select(0, ends.regulators), weight)
 
     def _gates(self, view: _View) -> Tensor:
@@ -200,14 +213,15 @@ class TwoWayWindows(Expression):
     def _others(self, values: Tensor, ends: Sides) -> Tensor:
         """Sum over the other edges that reach the same gene, shape (E, R)."""
         total = values.new_zeros(len(ends.genes), self.replicas).index_add(0, ends.of_target, values)
-        return total.index_select(0, ends.of_target) - values
+        return (total.index_select(0, ends.of_target) - values) / self.scales.crowd
 
     def _replies(self, others: Tensor, gate: Tensor, doubt: Tensor, crowd: Tensor) -> Tensor:
         """What genes tell their regulators, shape (E, R). Edges are the last axis inside: long rows are quick."""
         said = crowd
         for i, values in enumerate((others, gate, doubt)):
             said = said + values.T[:, None].contiguous() * self.message[:, i, :, None]
-        return ((functional.silu(said) * self.reply[..., None]).sum(1) + self.reply_bias[:, None]).T
+        replies = (functional.silu(said) * self.reply[..., None]).sum(1) + self.reply_bias[:, None]
+        return replies.T / self.scales.audience
 
     def _first_state(self, view: _View) -> Tensor:
         """State of the regulators from their own windows, shape (U, R); the same for a window and its mirror image."""
@@ -235,7 +249,7 @@ class TwoWayWindows(Expression):
         heard = heard.index_add(0, ends.of_target, sent[..., None] * gates[:, None]) * self.gated
         silent = plain.new_zeros(len(ends.genes), *plain.shape[1:]).index_add(0, ends.of_target, plain)
         brought = heard + silent * self.ungated
-        brought = brought.unflatten(1, (-1, 2 * self.reach + 1)).sum(1)
+        brought = brought.unflatten(1, (-1, 2 * self.reach + 1)).sum(1) / self.scales.linked
         return put_down(brought, ends.genes, view.at, self.reach)
 
 

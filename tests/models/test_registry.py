@@ -45,7 +45,7 @@ def test_build__options_of_the_name_and_of_the_caller():
 def test_build__what_is_unknown():
     with pytest.raises(InputError, match="model is 'epi-gnn', want one of epi-cnn, epi-graphreg, gcn"):
         build("epi-gnn")
-    with pytest.raises(InputError, match="model 'epi-cnn': no option 'heads', it has in_channels, width"):
+    with pytest.raises(InputError, match="model 'epi-cnn': no option 'heads', it has in_channels, columns, width"):
         build("epi-cnn", heads=2)
     with pytest.raises(InputError, match="model 'epi-cnn': a convolution has 'wide' channels, want a whole number"):
         build("epi-cnn", width="wide")

@@ -30,6 +30,8 @@ def model(edge_weight=None, **options):
     made = TwoWayWindows(F, REACH, 4, 3, replicas=R, kept=2, edge_weight=edge_weight, **options).double()
     for parameter in made.parameters():  # those that start at 0 would hide mistakes
         torch.nn.init.normal_(parameter, std=0.4)
+    for unit in made.scales.buffers():  # those that are 1 would, too
+        torch.nn.init.uniform_(unit, 0.5, 2.0)
     return made
 
 
@@ -40,8 +42,9 @@ def silu(v):
 def by_hand(made, data, r):
     """The equations of the docstring for replica r: prediction, gates."""
     p = {name: q.detach().numpy() for name, q in made.named_parameters()}
-    width, x = 2 * REACH + 1, data.x.numpy()
-    weight = data.edge_attr[:, 0].numpy() if made.edge_weight else np.zeros(data.num_edges)
+    unit = {name: q.numpy() for name, q in made.scales.named_buffers()}
+    width, x = 2 * REACH + 1, data.x.numpy() / unit["signal"]
+    weight = data.edge_attr[:, 0].numpy() / unit["weight"] if made.edge_weight else np.zeros(data.num_edges)
     shift, stretch = (p["shift"][r], p["stretch"][r]) if made.edge_weight else (0.0, 0.0)
     padded = np.pad(x, ((REACH, REACH), (0, 0)))
     window = np.stack([padded[i : i + width].T for i in range(len(x))])  # (N, F, W)
@@ -60,20 +63,23 @@ def by_hand(made, data, r):
         new, told = dict(first), np.zeros(len(source))
         for e, (i, g) in enumerate(zip(source, target, strict=True)):
             others = np.array([gate[k] for k in range(len(source)) if target[k] == g and k != e])
-            heard = np.array([others.sum(), gate[e], (1 - others**2).sum(), np.log((target == g).sum())])
-            told[e] = silu(heard @ p["message"][r] + p["message_bias"][r]) @ p["reply"][r] + p["reply_bias"][r]
+            said, doubt = others.sum() / unit["crowd"], (1 - others**2).sum() / unit["crowd"]
+            heard = np.array([said, gate[e], doubt, np.log((target == g).sum())])
+            reply = silu(heard @ p["message"][r] + p["message_bias"][r]) @ p["reply"][r] + p["reply_bias"][r]
+            told[e] = reply / unit["audience"]
             new[i] += told[e]
         state = new
     gate = np.tanh([state[i] + shift * w for i, w in zip(source, weight, strict=True)])
     signal = np.array([w.ravel() @ p["own"][:, r] + p["own_bias"][r] for w in window])
     for e, (i, g) in enumerate(zip(source, target, strict=True)):
-        scale = 1 + stretch * weight[e]
+        scale = (1 + stretch * weight[e]) / unit["linked"]
         a, b = (p[name][:, r].reshape(F, width) for name in ("gated", "ungated"))
         for o in range(-REACH, REACH + 1):
             if 0 <= g + o < len(x):
                 k = o + REACH
                 signal[g + o] += scale * sum(window[i, f, k] * (gate[e] * a[f, k] + b[f, k]) for f in range(F))
-    return (signal + np.sqrt(signal**2 + made.softness**2)) / 2 + p["offset"][r], gate
+    risen = (signal + np.sqrt(signal**2 + made.softness**2)) / 2 + p["offset"][r]
+    return risen * unit["spread"] + unit["base"], gate
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3])
@@ -113,8 +119,9 @@ def test_forward__batch_equals_graph_by_graph():
 
 def test_forward__without_edges_is_the_own_path():
     made, data = model(), graph(9, torch.empty(2, 0, dtype=torch.int64))
-    own = windows(data.x, places(data, REACH), REACH).flatten(1) @ made.own + made.own_bias
-    want = (own + torch.sqrt(own**2 + made.softness**2)) / 2 + made.offset
+    units = made.scales
+    own = windows(data.x / units.signal, places(data, REACH), REACH).flatten(1) @ made.own + made.own_bias
+    want = ((own + torch.sqrt(own**2 + made.softness**2)) / 2 + made.offset) * units.spread + units.base
     torch.testing.assert_close(made.predictions(data), want.T)
     assert made.edge_gates(data).shape == (0, 1)
 
