@@ -45,11 +45,11 @@ class TwoWayWindows(Expression):
     .. math::
         s_r^0 &= \tfrac12 \big(f(X_r, \log n_r) + f(\overleftarrow{X_r}, \log n_r)\big), \qquad
         t_{r \to g}^l = \tanh(s_r^l - m_{g \to r}^l) \\
-        m_{g \to r}^{l+1} &= h\Big(\sum_{r' \ne r} t_{r' \to g}^l,\ t_{r \to g}^l,\
-        \sum_{r' \ne r} \big(1 - (t_{r' \to g}^l)^2\big),\ \log n_g\Big), \qquad
+        m_{g \to r}^{l+1} &= \frac1\lambda h\Big(\frac1\kappa \sum_{r' \ne r} t_{r' \to g}^l,\ t_{r \to g}^l,\
+        \frac1\kappa \sum_{r' \ne r} \big(1 - (t_{r' \to g}^l)^2\big),\ \log n_g\Big), \qquad
         s_r^{l+1} = s_r^0 + \sum_g m_{g \to r}^{l+1} \\
-        z_{g + o} &\mathrel{+}= \sum_r (\tanh(s_r^L) a_o + b_o)^\top X_{r, o}, \qquad
-        y_i = \rho_\epsilon(w^\top X_i + d + z_i) + c, \qquad
+        z_{g + o} &\mathrel{+}= \frac1\zeta \sum_r (\tanh(s_r^L) a_o + b_o)^\top X_{r, o}, \qquad
+        y_i = \sigma \big(\rho_\epsilon(w^\top X_i + d + z_i) + c\big) + \mu, \qquad
         \rho_\epsilon(v) = \tfrac12 (v + \sqrt{v^2 + \epsilon^2})
 
     X is the window of ``2 * reach + 1`` bins, aligned by offset o, n the edges of a node; f and h have one hidden layer
@@ -57,6 +57,10 @@ class TwoWayWindows(Expression):
     from what its genes make of it. ``b`` and ``w`` are a linear path beside the gates: of the map that the model
     ``ridge`` has from a linked window to that of the gene, ``b`` is the diagonal, offset to the same offset. The scale
     of the signal is kept (no norm), and only bins with edges carry more than the linear path.
+
+    Columns of X, weights of edges, the sums over edges (kappa, lambda, zeta) and the target (mu, sigma) are in units of
+    the graphs that the model is trained on, see :class:`.Scales`: they do not change with the bins that are predicted,
+    as those of a norm do, and features of any size and genes with any number of contacts begin where the ReLU bends.
 
     Parameters
     ----------
