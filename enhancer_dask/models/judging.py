@@ -85,10 +85,14 @@ def error_totals(
             for i, which in enumerate(kinds):
                 total, n = sums(error, which)
                 totals[2 * i : 2 * i + 2] += torch.tensor([float(total), float(n)], dtype=torch.float64)
-            for i, values in enumerate((here.y, prediction)):
-                for power in (1, 2):
-                    totals[5 + 2 * i + power] += float(sums(values.double() ** power, mask)[0])
+            totals[6:] += torch.cat([_moments(here.y, mask), _moments(prediction, mask)])
     return totals
+
+
+def _moments(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Sums of values and their squares over the bins that count, on the CPU: not every GPU has float64."""
+    counted = (values if mask is None else values[mask]).cpu().double()
+    return torch.stack([counted.sum(), counted.square().sum()])
 
 
 def mean_errors(totals: Tensor) -> dict[str, float | None]:

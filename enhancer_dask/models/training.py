@@ -195,13 +195,7 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
 
 
 def _fit_in_steps(
-    model: Expression,
-    hyper: TrainingOptions,
-    sets: GraphSets,
-    run: Run,
-    name: str,
-    progress: bool,
-    note: Note | None,
+    model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, name: str, progress: bool, note: Note | None
 ) -> None:
     """Lightning's loop, from the last checkpoint if there is one."""
     with shown(name, hyper.epochs, progress) as say, quiet():
@@ -225,7 +219,7 @@ def _fit_in_steps(
 def _conclude(run: Run, history: History, totals: Tensor, note: Note | None) -> None:
     """The last file: with it the run is finished. An error of test graphs with NaN is not known."""
     if note is not None and (said := hardly_varies(totals)):
-        note(f"{run.path}: {said}; {ADVICE}")
+        note(f"{said}; {ADVICE}")
     errors = mean_errors(totals)
     result = {
         "best_epoch": history.best_epoch,

@@ -71,4 +71,4 @@ def test_train__a_constant_is_called_one(yeast, tmp_path):
     run = train(with_signal(yeast, tmp_path / "shards"), "mean-of-y", tmp_path / "run", progress=False,
                 note=said.append, **SPLIT)  # fmt: skip
     assert run.result["test_mse"] >= run.result["test_variance"]
-    assert said[1].startswith(f"{run.path}: the predictions hardly vary over the test graphs: standard deviation 0, of")
+    assert said[1].startswith("the predictions hardly vary over the test graphs: standard deviation 0, of")
