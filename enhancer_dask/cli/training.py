@@ -277,6 +277,13 @@ def _summary(out: Path, table: Any) -> dict[str, Any]:
     def known(value: float) -> float | None:
         return float(value) if isfinite(value) else None
 
+    from enhancer_dask.models.judging import hardly_varies
+
+    constant = [run for run, row in zip(table["run"], table.to_dict("records"), strict=True) if hardly_varies(row)]
+    if constant:
+        say(
+            f"predictions hardly vary over the test graphs in {len(constant)} of {len(table)} runs: {', '.join(constant)}"
+        )
     losses = table["val_loss"].fillna(inf)
     return {
         "table": str(out / "table.parquet"),

@@ -18,9 +18,10 @@ from enhancer_dask.io.tables import read_table, write_parquet
 from enhancer_dask.models.attribution import GRADIENT_METHODS
 from enhancer_dask.models.candidate_pairs import check_elements
 from enhancer_dask.models.enhancer_scores import judge
-from enhancer_dask.models.runs import load_model
+from enhancer_dask.models.predictions import check_features
+from enhancer_dask.models.runs import Run, load_model
 from enhancer_dask.models.scoring import OnContributions, ScoreOptions, score_columns, score_shards
-from enhancer_dask.shard_store import Graph
+from enhancer_dask.shard_store import Graph, ShardStore
 
 SCORES, AUPRC, CONTRIBUTIONS = "scores.parquet", "auprc.csv", "contributions.parquet"
 
@@ -79,7 +80,8 @@ def explain(
     Raises
     ------
     InputError
-        If contributions are wanted of methods that have none: deletion and abc.
+        If contributions are wanted of methods that have none: deletion and abc; or the shards have other features than
+        those that the model was trained on.
     """
     options, out = options or ScoreOptions(), Path(out)
     if contributions and not set(options.methods) & set(GRADIENT_METHODS):
@@ -89,6 +91,8 @@ def explain(
         )
     check_free(out, SCORES, overwrite=overwrite)
     model = load_model(run)
+    if "in_channels" in Run(Path(run)).description["options"]:  # it reads x
+        check_features(Run(Path(run)), ShardStore(Path(shards)))
     meta = {"run": str(run), "shards": str(shards), "methods": list(options.methods)}
     with staged(out) as work:
         work.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -99,45 +99,34 @@ def mean_errors(totals: Tensor) -> dict[str, float | None]:
     """Mean squared errors of all bins, and near genes as ``roi_masked_mse`` and ``roi_window_mse`` are defined in
     :mod:`enhancer_dask.models.metrics`; None where there is no such bin.
 
-    ``test_variance`` is that of the target: the error of the best constant.
+    ``test_variance`` is that of the target, the error of the best constant, beside that of the prediction.
     """
-    error, n, inside, n_inside, masked, n_masked = totals.tolist()[:6]
+    error, n, inside, n_inside, masked, n_masked, y, y_squared, p, p_squared = totals.tolist()
     return {
         "test_mse": error / n if n else None,
-        "test_variance": _variances(totals)[0] if n else None,
+        "test_variance": _variance(y, y_squared, n) if n else None,
+        "test_prediction_variance": _variance(p, p_squared, n) if n else None,
         "roi_mse": masked / n if n_masked else None,
         "roi_window_mse": inside / n_inside if n_inside else None,
     }
 
 
-def hardly_varies(totals: Tensor) -> str | None:
-    """What to say of predictions that are nearly one constant, where the target is not; None if they are not so.
+def hardly_varies(result: Mapping[str, Any]) -> bool:
+    """Whether the predictions of a finished training are nearly one constant, where the target is not.
 
     Examples
     --------
-    >>> totals = torch.tensor([4.0, 4.0, 0, 0, 0, 0, 8.0, 20.0, 4.0, 4.0])  # y: 1, 1, 3, 3; predicted: 1, 1, 1, 1
-    >>> hardly_varies(totals)
-    'the predictions hardly vary over the test graphs: standard deviation 0, of the target 1'
+    >>> hardly_varies({"test_variance": 4.0, "test_prediction_variance": 0.03})
+    True
     """
-    target, predicted = _variances(totals)
-    if not NOTHING**2 * target > predicted:  # also where one is not a number
-        return None
-    return (
-        f"the predictions hardly vary over the test graphs: standard deviation {predicted**0.5:.3g}, "
-        f"of the target {target**0.5:.3g}"
-    )
+    target, predicted = result.get("test_variance"), result.get("test_prediction_variance")
+    return target is not None and predicted is not None and bool(NOTHING**2 * target > predicted)
 
 
-def _variances(totals: Tensor) -> tuple[float, float]:
-    """Of target and prediction over the bins that count."""
-    target, target_squared, predicted, predicted_squared = (totals[6:] / totals[1].clamp_min(1)).tolist()
-    return _variance(target, target_squared), _variance(predicted, predicted_squared)
-
-
-def _variance(mean: float, squared: float) -> float:
-    """From the means of values and their squares; what is left of a constant by rounding is 0."""
-    found = squared - mean**2
-    return 0.0 if found < 1e-14 * squared else found
+def _variance(total: float, squared: float, n: float) -> float:
+    """From sums of values and their squares; what is left of a constant by rounding is 0."""
+    found = squared / n - (total / n) ** 2
+    return 0.0 if found < 1e-14 * squared / n else found
 
 
 @contextmanager

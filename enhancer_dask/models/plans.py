@@ -114,6 +114,8 @@ def check_target(store: ShardStore, known: ModelSpec) -> None:
 def chosen_columns(known: ModelSpec, store: ShardStore, options: Mapping[str, Any]) -> dict[str, Any]:
     """The same options, with names in ``columns`` as numbers of columns of ``x``, and as many ``in_channels``.
 
+    A number that is not a name is taken as one, counted from 0.
+
     Raises
     ------
     InputError
@@ -126,15 +128,14 @@ def chosen_columns(known: ModelSpec, store: ShardStore, options: Mapping[str, An
         raise InputError(
             f"model {known.name!r} has no columns of x to choose from; its options: {', '.join(known.known_options())}"
         )
-    names = [str(name) for name in store.params.get("x") or ()]
+    names, width = [str(name) for name in store.params.get("x") or ()], _width(store) or 0
     wanted = asked.split(",") if isinstance(asked, str) else asked if isinstance(asked, Sequence) else [asked]
     found = []
-    for one in (one.strip() if isinstance(one, str) else one for one in wanted):
-        if one not in names and not (isinstance(one, int) and 0 <= one < (_width(store) or 0)):
-            raise InputError(
-                f"{store.path}: x has no column {one!r}; it has {', '.join(names) or 'columns without names'}"
-            )
-        found.append(names.index(one) if isinstance(one, str) else one)
+    for one in (str(one).strip() for one in wanted):
+        if one not in names and not (one.isdigit() and int(one) < width):
+            there = ", ".join(names) or f"{width} columns without names, counted from 0"
+            raise InputError(f"{store.path}: x has no column {one!r}; it has {there}")
+        found.append(names.index(one) if one in names else int(one))
     return {"in_channels": len(found), **options, "columns": found}
 
 

@@ -70,10 +70,14 @@ class Expression(nn.Module):
             If ``x`` has other columns.
         """
         x = batch.get("x")
-        if x is None or x.ndim != 2 or (self.columns is None and x.shape[1] != self.in_channels):
-            found = "none" if x is None else f"shape {tuple(x.shape)}"
-            raise InputError(f"x is wanted with {self.in_channels} columns (in_channels), found {found}")
-        return x if self.columns is None else x[:, list(self.columns)]
+        found = "none" if x is None else f"shape {tuple(x.shape)}"
+        if self.columns is None:
+            if x is None or x.ndim != 2 or x.shape[1] != self.in_channels:
+                raise InputError(f"x is wanted with {self.in_channels} columns (in_channels), found {found}")
+            return x
+        if x is None or x.ndim != 2 or x.shape[1] <= max(self.columns):
+            raise InputError(f"x is wanted with the columns {list(self.columns)}, counted from 0, found {found}")
+        return x[:, list(self.columns)]
 
     def inputs(self, batch: Data) -> dict[str, Tensor]:
         """The inputs that a gradient may be taken of, by their names in the batch."""
@@ -174,7 +178,8 @@ def columns_of(columns: Sequence[int] | None, in_channels: int) -> tuple[int, ..
     if columns is None:
         return None
     found = tuple(columns)
-    if not all(isinstance(one, int) and one >= 0 for one in found) or not len({*found}) == len(found) == in_channels:
+    numbers = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in found)
+    if not numbers or not len({*found}) == len(found) == in_channels:
         raise InputError(f"columns is {columns!r}, want {in_channels} (in_channels) different numbers of columns of x")
     return found
 

@@ -28,7 +28,7 @@ except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
 SCHEMA = "enhancer-dask training run"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DESCRIPTION, RESULT, METRICS, TENSORBOARD = "run.json", "result.json", "metrics.csv", "tensorboard"
 BEST, LAST = Path("checkpoints") / "best.ckpt", Path("checkpoints") / "last.ckpt"
 PREFIX = "model."  # of the weights of the model among those of the Lightning module

@@ -23,7 +23,7 @@ FEW = 5
 class Scales(nn.Module):
     """Units of a model's inputs, sums and output, learnt before its first step and kept with its weights.
 
-    All are 1, and ``base`` 0, until :meth:`learn` is called.
+    All are 1, ``base`` 0 and ``floor`` -1, until :meth:`learn` is called.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ class Scales(nn.Module):
         Edges that reach the gene of an edge, and that leave its regulator, means over edges, in units of ``FEW``.
     base, spread : tensor, shape ()
         Mean and standard deviation of the target over the bins that count.
+    floor : tensor, shape ()
+        Its least value there in these units, below 0; -1 where that is lower.
     """
 
     signal: Tensor
@@ -51,6 +53,7 @@ class Scales(nn.Module):
     audience: Tensor
     base: Tensor
     spread: Tensor
+    floor: Tensor
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -58,11 +61,12 @@ class Scales(nn.Module):
         for name in ("weight", "linked", "crowd", "audience", "spread"):
             self.register_buffer(name, torch.ones(()))
         self.register_buffer("base", torch.zeros(()))
+        self.register_buffer("floor", -torch.ones(()))
 
     def learn(
         self, batches: Iterable[Data], read: Callable[[Data], Tensor], reach: int, edge_weight: str | None
     ) -> None:
-        """Take the units from all bins and edges of some batches; what is constant, absent or not finite stays at 1.
+        """Take the units from all bins and edges of some batches; one that would be 0 or not finite stays as it was.
 
         Parameters
         ----------
@@ -75,9 +79,11 @@ class Scales(nn.Module):
             Name of the weight of edges.
         """
         totals: dict[str, Tensor] = {}
+        least = torch.tensor(torch.inf, dtype=torch.float64)
         for batch in batches:
             for name, value in _sums(batch, read(batch).double(), reach, edge_weight).items():
                 totals[name] = totals.get(name, 0) + value
+            least = torch.minimum(least, _counted(batch).min()) if len(_counted(batch)) else least
         n_bins, n_edges, n_counted = (totals[name].clamp_min(1) for name in ("bins", "edges", "counted"))
         _keep(self.signal, (totals["signal"] / n_bins).sqrt())
         in_units = totals["brought"] / torch.outer(self.signal, self.signal)
@@ -88,13 +94,14 @@ class Scales(nn.Module):
         mean = totals["target"] / n_counted
         _keep(self.base, mean)
         _keep(self.spread, (totals["target_squared"] / n_counted - mean.square()).clamp_min(0).sqrt())
+        _keep(self.floor, ((least - mean) / self.spread).clamp_min(-1))
 
 
 def _sums(batch: Data, x: Tensor, reach: int, edge_weight: str | None) -> dict[str, Tensor]:
     """What batches add up to, float64; ``x`` (N, F)."""
     ends, weight, mask = sides(batch.edge_index), weight_named(batch, edge_weight), mask_of(batch)
-    counts = slice(None) if mask is None else mask
-    brought, y = _brought(x, batch, reach)[counts], batch.y[counts].double()
+    brought, y = _brought(x, batch, reach), _counted(batch)
+    brought = brought if mask is None else brought[mask]
     return {
         "bins": x.new_tensor(len(x)),
         "signal": x.square().sum(0),
@@ -107,6 +114,12 @@ def _sums(batch: Data, x: Tensor, reach: int, edge_weight: str | None) -> dict[s
         "target": y.sum(),
         "target_squared": y.square().sum(),
     }
+
+
+def _counted(batch: Data) -> Tensor:
+    """Targets of the bins that count, float64."""
+    mask = mask_of(batch)
+    return (batch.y if mask is None else batch.y[mask]).double()
 
 
 def _brought(x: Tensor, batch: Data, reach: int) -> Tensor:

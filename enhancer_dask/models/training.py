@@ -30,12 +30,14 @@ try:
     import torch
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from torch import Tensor
 except ImportError as err:
     raise InputError(f"{err.name} is missing: pip install 'enhancer-dask[gnn]'") from err
 
 Note = Callable[[str], None]
-ADVICE = "try another loss, fewer columns of x, or more epochs"
+HARDLY = (
+    "the predictions hardly vary over the test graphs: standard deviation {}, of the target {}; try another loss, "
+    "fewer columns of x, or more epochs"
+)
 
 
 def train(
@@ -87,9 +89,9 @@ def train(
     -------
     Run
         Its ``result`` has ``best_epoch``, ``epochs``, ``val_loss``, ``train_s`` (seconds of training, over all calls),
-        ``test_mse``, ``test_variance`` (of the target: what a constant could reach), ``roi_mse`` and ``roi_window_mse``
-        (near genes, see :func:`.mean_errors`; null where genes are not known, as all four where a test target is NaN),
-        ``n_parameters``.
+        ``test_mse``, ``test_variance`` (of the target: what a constant could reach), ``test_prediction_variance``,
+        ``roi_mse`` and ``roi_window_mse`` (near genes, see :func:`.mean_errors`; null where genes are not known, as all
+        that hang on the target where a test target is NaN), ``n_parameters``.
         ``run.model()`` is the model with its best weights.
 
     Raises
@@ -128,6 +130,7 @@ def train(
         )  # fmt: skip
         run = claim(Path(out).absolute(), description, overwrite=overwrite)
         if run.is_finished:
+            _tell(run, note)
             return run
         sets = plan.sets()
         if note is not None and is_first_process():
@@ -135,10 +138,18 @@ def train(
             note(f"{model}: {run.description['parameters']:,} parameters; {sizes}")
         with _usable(run, plan):
             if built.closed_form:
-                _fit_at_once(built, hyper, sets, run, note)
+                _fit_at_once(built, hyper, sets, run)
             else:
-                _fit_in_steps(built, hyper, sets, run, model, progress, note)
+                _fit_in_steps(built, hyper, sets, run, model, progress)
+    _tell(run, note)
     return run
+
+
+def _tell(run: Run, note: Note | None) -> None:
+    if note is None or not is_first_process() or not hardly_varies(run.result):
+        return
+    sizes = (f"{run.result[name] ** 0.5:.3g}" for name in ("test_prediction_variance", "test_variance"))
+    note(HARDLY.format(*sizes))
 
 
 def _graphs(graphs: GraphSet) -> str:
@@ -167,7 +178,7 @@ def _usable(run: Run, plan: TrainingPlan) -> Iterator[None]:
         raise
 
 
-def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, note: Note | None) -> None:
+def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run) -> None:
     """A model with a closed form: one pass over the graphs."""
     begin = time.perf_counter()
     try:
@@ -191,11 +202,11 @@ def _fit_at_once(model: Expression, hyper: TrainingOptions, sets: GraphSets, run
     write_weights(run.path / LAST, model.state_dict(), 1)
     history.write(run.path / METRICS)
     totals = error_totals(model, sets.test.batches(sets.test.large_batch(least), shuffle=False))
-    _conclude(run, history, totals, note)
+    _conclude(run, history, mean_errors(totals))
 
 
 def _fit_in_steps(
-    model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, name: str, progress: bool, note: Note | None
+    model: Expression, hyper: TrainingOptions, sets: GraphSets, run: Run, name: str, progress: bool
 ) -> None:
     """Lightning's loop, from the last checkpoint if there is one."""
     with shown(name, hyper.epochs, progress) as say, quiet():
@@ -213,14 +224,11 @@ def _fit_in_steps(
             batches = sets.test.batches(sets.test.large_batch(hyper.batch_size), shuffle=False)
             task.errors = error_totals(model.to(device), batches, device=device, context=context)
     if trainer.is_global_zero and task.errors is not None:
-        _conclude(run, task.history, task.errors, note)
+        _conclude(run, task.history, mean_errors(task.errors))
 
 
-def _conclude(run: Run, history: History, totals: Tensor, note: Note | None) -> None:
+def _conclude(run: Run, history: History, errors: Mapping[str, float | None]) -> None:
     """The last file: with it the run is finished. An error of test graphs with NaN is not known."""
-    if note is not None and (said := hardly_varies(totals)):
-        note(f"{said}; {ADVICE}")
-    errors = mean_errors(totals)
     result = {
         "best_epoch": history.best_epoch,
         "epochs": history.epoch,

@@ -24,8 +24,8 @@ from enhancer_dask.shard_store import ShardStore
 
 TABLE = "table.parquet"
 RESULTS = (
-    "parameters", "val_loss", "test_mse", "test_variance", "roi_mse", "roi_window_mse", "best_epoch", "epochs",
-    "train_s",
+    "parameters", "val_loss", "test_mse", "test_variance", "test_prediction_variance", "roi_mse", "roi_window_mse",
+    "best_epoch", "epochs", "train_s",
 )  # fmt: skip
 NAMES = {"epochs": "epochs_done"}  # in the table: ``epochs`` may be searched, and is not what was done
 
@@ -111,8 +111,9 @@ def run_trials(
     Returns
     -------
     DataFrame
-        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``test_variance``, ``roi_mse``,
-        ``roi_window_mse``, ``best_epoch``, ``epochs_done``, ``train_s``, ``run``. NaN where a training diverged.
+        One row per trial: its labels, ``parameters``, ``val_loss``, ``test_mse``, ``test_variance``,
+        ``test_prediction_variance``, ``roi_mse``, ``roi_window_mse``, ``best_epoch``, ``epochs_done``, ``train_s``,
+        ``run``. NaN where a training diverged.
 
     Raises
     ------

@@ -130,8 +130,7 @@ class TwoWayWindows(Expression):
         self.reply_bias = _zeros(replicas)
         self.gated = nn.Parameter(torch.ones(size, replicas))
         self.ungated, self.own = _zeros(size, replicas), _zeros(size, replicas)
-        # begins as the mean of the target, on the rising side of the bend: neither side is flat
-        self.own_bias, self.offset = nn.Parameter(torch.ones(replicas)), nn.Parameter(-torch.ones(replicas))
+        self.own_bias, self.offset = _zeros(replicas), _zeros(replicas)
         if edge_weight is not None:
             self.shift, self.stretch = _zeros(replicas), _zeros(replicas)
         self.register_buffer("ranking", torch.arange(replicas))
@@ -141,8 +140,15 @@ class TwoWayWindows(Expression):
         return self.predictions(batch)[self.ranking[: self.kept]].mean(0)
 
     def calibrate(self, batches: Iterable[Data]) -> None:
-        """Take the units of inputs, sums and output from the graphs to train on."""
+        """Take the units of inputs, sums and output from the graphs to train on.
+
+        It begins as the mean of the target, on the rising side of the bend, and with no prediction below the least
+        target, where a Poisson loss of counts would have no gradient.
+        """
         self.scales.learn(batches, self.signal, self.reach, self.edge_weight)
+        with torch.no_grad():
+            self.own_bias.copy_(-self.scales.floor.expand(self.replicas))
+            self.offset.copy_(self.scales.floor.expand(self.replicas))
 
     def choose(self, losses: Tensor) -> None:
         """Rank the replicas by their validation losses, shape (R,)."""

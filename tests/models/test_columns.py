@@ -16,7 +16,10 @@ pytest.importorskip("lightning")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from commands import cli, result  # noqa: E402
 
+from enhancer_dask.models.explaining import explain  # noqa: E402
 from enhancer_dask.models.predictions import predict  # noqa: E402
+from enhancer_dask.models.registry import build  # noqa: E402
+from enhancer_dask.models.scoring import ScoreOptions  # noqa: E402
 from enhancer_dask.models.training import train  # noqa: E402
 from enhancer_dask.models.tuning import tune  # noqa: E402
 
@@ -26,7 +29,7 @@ SMALL = {"epi-cnn": {"width": 4}, "epi-graphreg": {"width": 4}, "two-way-windows
 SHORT = {"epochs": 3, "accelerator": "cpu", "check_every": 1}
 
 
-def write(path, columns):
+def write(path, columns, *, named=True):
     """Four graphs with some of the same three columns."""
     rng, graphs = np.random.default_rng(0), []
     for i in range(4):
@@ -36,7 +39,7 @@ def write(path, columns):
         split = ("train", "train", "validation", "test")[i]
         graphs.append(Graph(f"g{i}", 20, source, target, nodes, labels={"split": split}))
     path.mkdir()
-    finish_shards(path, write_shard(path / "shard-00000000.zarr", graphs), {"x": list(columns)})
+    finish_shards(path, write_shard(path / "shard-00000000.zarr", graphs), {"x": list(columns)} if named else {})
     return path
 
 
@@ -73,12 +76,27 @@ def test_predict__the_columns_are_found_by_their_place_so_others_are_refused(sha
         predict(run.path, turned, split="test")
 
 
+def test_explain__refuses_other_columns_too(shards, tmp_path):
+    run, options = (
+        trained(shards, "ridge", tmp_path / "run", columns="dnase"),
+        ScoreOptions(methods=("gradient-x-input",)),
+    )
+    genes = {"split": "test", "genes": ["g3:4", "g3:9"], "options": options}
+    found = explain(run.path, shards, tmp_path / "scores", **genes)
+    assert found["genes"] == 2
+    other = write(tmp_path / "other", ["dnase", "degree", "strength"])
+    with pytest.raises(InputError, match="x has the columns dnase, degree, strength; .* on degree, strength, dnase"):
+        explain(run.path, other, tmp_path / "not", **genes)
+    assert not (tmp_path / "not").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
+        ("ridge", {"columns": True}, "x has no column 'True'"),
         ("ridge", {"columns": "dnas"}, "x has no column 'dnas'; it has degree, strength, dnase"),
-        ("ridge", {"columns": [3]}, "x has no column 3; it has degree, strength, dnase"),
-        ("ridge", {"columns": [-1]}, "x has no column -1"),
+        ("ridge", {"columns": [3]}, "x has no column '3'; it has degree, strength, dnase"),
+        ("ridge", {"columns": [-1]}, "x has no column '-1'"),
         ("ridge", {"columns": ""}, "x has no column ''"),
         ("ridge", {"columns": "dnase, dnase"}, r"columns is \[2, 2\], want 2 .in_channels. different"),
         ("epi-cnn", {"columns": "dnase", "in_channels": 2}, r"columns is \[2\], want 2 .in_channels. different"),
@@ -93,6 +111,18 @@ def test_train__columns_that_are_not_there(shards, tmp_path, model, options, mes
     with pytest.raises(InputError, match=message):
         trained(shards, model, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_columns__numbers_serve_where_there_are_no_names(tmp_path):
+    shards = write(tmp_path / "shards", NAMES, named=False)
+    assert trained(shards, "ridge", tmp_path / "run", columns="2").description["options"]["columns"] == [2]
+    with pytest.raises(InputError, match="no column 'dnase'; it has 3 columns without names, counted from 0"):
+        trained(shards, "ridge", tmp_path / "other", columns="dnase")
+    narrow = write(tmp_path / "narrow", NAMES[:2], named=False)
+    with pytest.raises(InputError, match=r"wanted with the columns \[2\], counted from 0, found shape"):
+        predict(tmp_path / "run", narrow, split="test")
+    with pytest.raises(InputError, match="columns is .True., want 1"):
+        build("ridge", columns=[True])
 
 
 def test_tune__searches_columns(shards, tmp_path):

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data  # noqa: E402
 from enhancer_dask.models.scales import FEW, Scales  # noqa: E402
 
 REACH = 2
-NAMES = ("signal", "weight", "linked", "crowd", "audience", "base", "spread")
+NAMES = ("signal", "weight", "linked", "crowd", "audience", "base", "spread", "floor")
 
 
 def graph(n, n_edges, seed, *, masked=False):
@@ -55,6 +55,7 @@ def by_hand(graphs):
     return {
         "signal": unit, "weight": np.sqrt((weight**2).mean()), "linked": np.sqrt((brought**2).mean()),
         "crowd": np.mean(crowd) / FEW, "audience": np.mean(audience) / FEW, "base": y.mean(), "spread": y.std(),
+        "floor": max(-1.0, (y.min() - y.mean()) / y.std()),
     }  # fmt: skip
 
 
@@ -90,7 +91,11 @@ def test_learn__what_cannot_be_a_unit_stays_one(what):
     if what == "not finite":
         data.x[2, 1], data.y[3] = torch.nan, torch.inf
     found = learnt([data])
-    assert all(np.isfinite(value).all() and (value != 0).all() for name, value in found.items() if name != "base")
+    assert all(
+        np.isfinite(value).all() and (value != 0).all()
+        for name, value in found.items()
+        if name not in ("base", "floor")
+    )
     ones = {
         "no edges": ("weight", "linked", "crowd", "audience"), "all zero": ("signal", "weight", "linked", "spread"),
         "constant": ("spread",), "not finite": ("linked", "spread"),
