@@ -81,12 +81,12 @@ def test_explain__refuses_other_columns_too(shards, tmp_path):
         trained(shards, "ridge", tmp_path / "run", columns="dnase"),
         ScoreOptions(methods=("gradient-x-input",)),
     )
-    genes = {"split": "test", "genes": ["g3:4", "g3:9"], "options": options}
-    found = explain(run.path, shards, tmp_path / "scores", **genes)
+    ask = {"split": "test", "limit": 2, "options": options}
+    found = explain(run.path, shards, tmp_path / "scores", **ask)
     assert found["genes"] == 2
     other = write(tmp_path / "other", ["dnase", "degree", "strength"])
     with pytest.raises(InputError, match="x has the columns dnase, degree, strength; .* on degree, strength, dnase"):
-        explain(run.path, other, tmp_path / "not", **genes)
+        explain(run.path, other, tmp_path / "not", **ask)
     assert not (tmp_path / "not").exists()
 
 
