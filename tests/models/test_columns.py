@@ -36,6 +36,7 @@ def write(path, columns, *, named=True):
         source, target, _ = sorted_edges(*rng.integers(0, 20, (2, 40)), {})
         x = rng.gamma(1.0, [20.0, 40.0, 1.0], (20, 3)).astype(np.float32)
         nodes = {"x": np.ascontiguousarray(x[:, [NAMES.index(name) for name in columns]]), "y": x[:, 2] * 3 + 1}
+        nodes["gene_mask"] = np.isin(np.arange(20), target)
         split = ("train", "train", "validation", "test")[i]
         graphs.append(Graph(f"g{i}", 20, source, target, nodes, labels={"split": split}))
     path.mkdir()
@@ -77,11 +78,8 @@ def test_predict__the_columns_are_found_by_their_place_so_others_are_refused(sha
 
 
 def test_explain__refuses_other_columns_too(shards, tmp_path):
-    run, options = (
-        trained(shards, "ridge", tmp_path / "run", columns="dnase"),
-        ScoreOptions(methods=("gradient-x-input",)),
-    )
-    ask = {"split": "test", "limit": 2, "options": options}
+    run = trained(shards, "ridge", tmp_path / "run", columns="dnase")
+    ask = {"split": "test", "limit": 2, "options": ScoreOptions(methods=("gradient-x-input",))}
     found = explain(run.path, shards, tmp_path / "scores", **ask)
     assert found["genes"] == 2
     other = write(tmp_path / "other", ["dnase", "degree", "strength"])
