@@ -56,7 +56,7 @@ def with_signal(yeast, path, size=1.0, *, counts=False):
     return path
 
 
-@pytest.mark.parametrize("size", [1.0, 1e-3, 1e3])
+@pytest.mark.parametrize("size", [1.0, 1e3])
 def test_two_way_windows__learn_beside_hubs_in_any_unit(yeast, tmp_path, size):
     shards, said = with_signal(yeast, tmp_path / "shards", size), []
     degree = np.concatenate([graph.nodes["x"][:, 0] for graph in ShardStore(shards).graphs()])
